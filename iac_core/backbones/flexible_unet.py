@@ -1,0 +1,123 @@
+"""MONAI's FlexibleUNet, in 2-D, behind the backbone interface. The file that imports MONAI."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from iac_core.backbones.interface import Adapter, SkipSite, fit_to, keep_skip
+from iac_core.config import require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlexibleUNetSettings:
+    """Settings of a FlexibleUNet; no weights are downloaded.
+
+    Attributes:
+        encoder: MONAI's name of a residual or efficient network.
+        decoder_channels: Channels of the five decoder levels, deepest first.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    encoder: str = "resnet18"
+    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+
+    def __post_init__(self) -> None:
+        require(
+            self.encoder.startswith(("resnet", "efficientnet-")),
+            "encoder must be a resnet or efficientnet of MONAI's FlexibleUNet",
+            self.encoder,
+        )
+        require(
+            len(self.decoder_channels) == 5 and min(self.decoder_channels) >= 1,
+            "decoder_channels must name five levels of at least 1 channel",
+            self.decoder_channels,
+        )
+
+    @property
+    def n_skips(self) -> int:
+        """Skip connections of the network."""
+        return len(self.decoder_channels) - 1
+
+
+class _Decoder(nn.Module):
+    def __init__(self, blocks: nn.ModuleList, head: nn.Module) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.head = head
+
+
+class FlexibleUNet(nn.Module):
+    """Residual or efficient encoder, nearest upsampling, concatenation, two convolutions a level.
+
+    The encoder's finest feature has stride 2, so the last decoder level has no skip.
+
+    Args:
+        settings: Encoder and decoder widths.
+        n_channels: Image channels.
+        n_classes: Classes, background included.
+    """
+
+    Settings: ClassVar[type] = FlexibleUNetSettings
+
+    def __init__(self, settings: FlexibleUNetSettings, *, n_channels: int, n_classes: int) -> None:
+        from monai.networks import nets  # here: the core works without MONAI otherwise
+
+        super().__init__()
+        network = nets.FlexibleUNet(
+            n_channels,
+            n_classes,
+            settings.encoder,
+            decoder_channels=settings.decoder_channels,
+            pretrained=False,
+        )
+        self.encoder: nn.Module = network.encoder
+        self.decoder: nn.Module = _Decoder(network.decoder.blocks, network.segmentation_head)
+        self.sites = self._find_sites(n_channels)
+
+    def encode(self, images: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        """Return the encoder's features, finest (stride 2) first."""
+        return list(self.encoder(images))
+
+    def decode(
+        self, features: Sequence[Tensor], adapter: Adapter = keep_skip
+    ) -> Float[Tensor, "b k h w"]:
+        """Return logits, at least of the input's size."""
+        assert isinstance(self.decoder, _Decoder)
+        x = features[-1]
+        for index, block in enumerate(self.decoder.blocks):
+            level = len(features) - 2 - index
+            x = block.get_submodule("upsample")(x)
+            if level >= 0:
+                skip = features[level]
+                x = fit_to(x, skip)
+                x = torch.cat([adapter(level, skip, x), x], dim=1)
+            x = block.get_submodule("convs")(x)
+        logits: Tensor = self.decoder.head(x)
+        return logits
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+        """Return logits of the backbone without cells."""
+        return fit_to(self.decode(self.encode(images)), images)
+
+    def _find_sites(self, n_channels: int) -> tuple[SkipSite, ...]:
+        """Record channels and strides of the skips in one forward pass."""
+        sites: dict[int, SkipSite] = {}
+        size = 64
+
+        def record(level: int, skip: Tensor, upsampled: Tensor) -> Tensor:
+            sites[level] = SkipSite(
+                skip_channels=skip.shape[1],
+                decoder_channels=upsampled.shape[1],
+                stride=size // skip.shape[-1],
+            )
+            return skip
+
+        self.eval()
+        with torch.no_grad():
+            self.decode(self.encode(torch.zeros(1, n_channels, size, size)), record)
+        self.train()
+        return tuple(sites[level] for level in sorted(sites))

@@ -1,0 +1,76 @@
+"""What every backbone offers: an encoder, a decoder, and the places where skips enter it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch.nn.functional as F  # noqa: N812 - the usual name
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Adapter = Callable[[int, Tensor, Tensor], Tensor]
+"""``adapter(level, skip, upsampled)`` → what the decoder takes in the skip's place, same shape."""
+
+
+def keep_skip(level: int, skip: Tensor, upsampled: Tensor) -> Tensor:
+    """Return the skip as it is: the backbone without cells."""
+    return skip
+
+
+def fit_to(x: Float[Tensor, "b c h w"], like: Tensor) -> Float[Tensor, "b c h2 w2"]:
+    """Crop, or repeat the last row and column, until x has the height and width of `like`.
+
+    Upsampling by two misses the size of a feature whose own halving was rounded.
+    """
+    height, width = like.shape[-2:]
+    x = x[..., :height, :width]
+    rows, columns = height - x.shape[-2], width - x.shape[-1]
+    return F.pad(x, (0, columns, 0, rows), mode="replicate") if rows or columns else x
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkipSite:
+    """One skip connection.
+
+    Attributes:
+        skip_channels: Channels of the encoder's feature.
+        decoder_channels: Channels of the decoder's feature once it has the skip's size.
+        stride: Input size over feature size.
+    """
+
+    skip_channels: int
+    decoder_channels: int
+    stride: int
+
+
+class Backbone(Protocol):
+    """A U-shaped network whose decoder takes its skips through an adapter.
+
+    Attributes:
+        sites: Skip connections, finest first; a level is an index into this tuple.
+        encoder: The modules that make the features.
+        decoder: Everything after them, the output layer included.
+    """
+
+    Settings: ClassVar[type]
+    sites: tuple[SkipSite, ...]
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def encode(self, images: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        """Return the features at the skips, finest first, and the bottleneck last."""
+        ...
+
+    def decode(
+        self, features: Sequence[Tensor], adapter: Adapter = keep_skip
+    ) -> Float[Tensor, "b k h w"]:
+        """Return logits, at least of the input's size (crop them with `fit_to`)."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights of encoder and decoder."""
+        ...
+
+    def train(self, mode: bool = True) -> object:
+        """Switch to training or evaluation mode."""
+        ...

@@ -1,0 +1,174 @@
+"""Cells in the skip connections of a backbone: what is frozen, how a cell joins its skip."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from iac_core.backbones.interface import Backbone, SkipSite, fit_to
+from iac_core.cells.architecture import ArchitectureParameters
+from iac_core.cells.discrete_cell import DiscreteCell
+from iac_core.cells.genotype import Genotype
+from iac_core.cells.search_cell import SearchCell
+from iac_core.config import CellSettings, RetrainScope
+from iac_core.seeding import derive_seed
+
+
+class Implant(nn.Module):
+    """A backbone with a cell at every skip.
+
+    Args:
+        backbone: The network; its weights are used, not copied.
+        cells: One cell per skip level, finest first.
+        settings: Form of the implant and source of the second input.
+        scope: Which parts train; everything else has no gradients and stays in evaluation mode, so
+            neither its weights nor its batch-norm buffers move.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        cells: list[nn.Module],
+        settings: CellSettings,
+        scope: RetrainScope,
+    ) -> None:
+        super().__init__()
+        assert isinstance(backbone, nn.Module)
+        self.backbone = backbone
+        self.cells = nn.ModuleList(cells)
+        self.second_input = settings.second_input
+        self.gates = nn.ParameterList(
+            nn.Parameter(torch.zeros(site.skip_channels, 1, 1)) for site in backbone.sites
+        )
+        if settings.form == "replace":
+            self.gates = nn.ParameterList()
+        self.trains_encoder = scope == "all"
+        self.trains_decoder = scope in ("all", "cell_and_decoder")
+        backbone.encoder.requires_grad_(self.trains_encoder)
+        backbone.decoder.requires_grad_(self.trains_decoder)
+        self.train()
+
+    def train(self, mode: bool = True) -> "Implant":
+        """Switch the parts that train; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        self.backbone.encoder.train(mode and self.trains_encoder)
+        self.backbone.decoder.train(mode and self.trains_decoder)
+        return self
+
+    def cell_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights of cells and gates."""
+        yield from self.cells.parameters()
+        yield from self.gates.parameters()
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """Return the weights of whatever part of the backbone trains."""
+        return [weight for weight in self.backbone.parameters() if weight.requires_grad]
+
+    def run(
+        self,
+        images: Float[Tensor, "b c h w"],
+        apply_cell: Callable[[int, Tensor, Tensor], Tensor],
+    ) -> Float[Tensor, "b k h w"]:
+        """Return logits of the backbone, each skip through ``apply_cell(level, skip, second)``."""
+
+        def adapter(level: int, skip: Tensor, upsampled: Tensor) -> Tensor:
+            second = upsampled if self.second_input == "decoder" else skip
+            out = apply_cell(level, skip, second)
+            return skip + self.gates[level] * out if len(self.gates) else out
+
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_encoder):
+            features = self.backbone.encode(images)
+        return fit_to(self.backbone.decode(features, adapter), images)
+
+
+class Supernet(nn.Module):
+    """A frozen backbone with a search cell at every skip, and the architecture parameters.
+
+    Args:
+        backbone: The trained backbone.
+        settings: The cell.
+        seed: The job's seed; it fixes the initial weights and logits.
+    """
+
+    def __init__(self, backbone: Backbone, settings: CellSettings, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "search", "weights"))
+            cells: list[nn.Module] = [
+                SearchCell(site.skip_channels, _second_channels(site, settings), settings)
+                for site in backbone.sites
+            ]
+        self.implant = Implant(backbone, cells, settings, "cell")
+        generator = torch.Generator().manual_seed(derive_seed(seed, "search", "architecture"))
+        self.architecture = ArchitectureParameters(settings, len(cells), generator)
+
+    def forward(
+        self,
+        images: Float[Tensor, "b c h w"],
+        importance: Float[Tensor, "levels edges ops"] | None = None,
+    ) -> Float[Tensor, "b k h w"]:
+        """Return logits.
+
+        Args:
+            images: A batch.
+            importance: Stands in for the softmax of alpha, to score masks of operations.
+        """
+        weights = self.architecture.edge_weights()
+        mixing = self.architecture.importance() if importance is None else importance
+        shared = self.architecture.n_levels == 1
+
+        def apply_cell(level: int, skip: Tensor, second: Tensor) -> Tensor:
+            row = 0 if shared else level
+            out: Tensor = self.implant.cells[level](skip, second, mixing[row], weights[row])
+            return out
+
+        return self.implant.run(images, apply_cell)
+
+
+class ImplantedNetwork(nn.Module):
+    """A backbone with the discrete cells of a genotype: what retraining trains.
+
+    Args:
+        backbone: The trained backbone.
+        genotype: The cells.
+        settings: The cell.
+        scope: Which parts train.
+        seed: The job's seed; it fixes the initial weights of the cells.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        genotype: Genotype,
+        settings: CellSettings,
+        *,
+        scope: RetrainScope,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "retrain", "weights"))
+            cells: list[nn.Module] = [
+                DiscreteCell(
+                    site.skip_channels,
+                    _second_channels(site, settings),
+                    settings,
+                    genotype.level(level),
+                )
+                for level, site in enumerate(backbone.sites)
+            ]
+        self.implant = Implant(backbone, cells, settings, scope)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+        """Return logits."""
+
+        def apply_cell(level: int, skip: Tensor, second: Tensor) -> Tensor:
+            out: Tensor = self.implant.cells[level](skip, second)
+            return out
+
+        return self.implant.run(images, apply_cell)
+
+
+def _second_channels(site: SkipSite, settings: CellSettings) -> int:
+    return site.decoder_channels if settings.second_input == "decoder" else site.skip_channels

@@ -1,0 +1,47 @@
+"""Widths of a cell: how many channels its nodes have, and the layers around the DAG."""
+
+from math import ceil
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from iac_core.config import CellSettings
+
+
+def node_channels(skip_channels: int, settings: CellSettings) -> int:
+    """Return the channels of a node: skip channels / nodes, rounded up to a multiple of K (row 2).
+
+    Examples:
+        >>> node_channels(64, CellSettings())
+        16
+        >>> node_channels(24, CellSettings())
+        8
+    """
+    multiple = settings.partial_channels
+    return multiple * ceil(skip_channels / (settings.n_nodes * multiple))
+
+
+class InputLayer(nn.Module):
+    """ReLU, 1 × 1 convolution without bias, batch norm: from a feature's to a node's channels."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, affine: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels, affine=affine, track_running_stats=affine)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
+        """Apply the layer."""
+        out: Tensor = self.norm(self.conv(torch.relu(x)))
+        return out
+
+
+def output_layer(n_nodes: int, channels: int, skip_channels: int) -> nn.Module:
+    """Return the layer from the concatenated nodes to the skip's channels.
+
+    The identity where the channels already agree (any multiple of 16 with 4 nodes and K = 4), else
+    a 1 × 1 projection (row 2).
+    """
+    if n_nodes * channels == skip_channels:
+        return nn.Identity()
+    return nn.Conv2d(n_nodes * channels, skip_channels, 1, bias=False)

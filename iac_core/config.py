@@ -1,0 +1,337 @@
+"""Settings of every stage: frozen dataclasses whose ranges are checked on construction.
+
+Everything here is part of a stage's key, so a new field changes keys; a field that cannot change a
+result does not belong here. Row numbers are those of the reimplementation notes' table of choices:
+what the papers do not state is "our choice".
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from iac_core.errors import ConfigError
+
+_FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
+
+OPERATION_NAMES: tuple[str, ...] = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""Candidate operations of PC-DARTS, all with stride 1 (row 4)."""
+
+CellForm = Literal["replace", "residual"]
+RetrainScope = Literal["cell", "cell_and_decoder", "all"]
+Subset = Literal["validation", "test"]
+
+
+def require(condition: bool, rule: str, value: object) -> None:
+    """Raise a `ConfigError` that states the rule and the value unless the condition holds.
+
+    Examples:
+        >>> require(0 >= 1, "window_epochs must be at least 1", 0)
+        Traceback (most recent call last):
+        iac_core.errors.ConfigError: window_epochs must be at least 1, got 0
+    """
+    if not condition:
+        raise ConfigError(f"{rule}, got {value!r}")
+
+
+def require_at_least(minimum: float, **values: float | None) -> None:
+    """Raise a `ConfigError` for the first value under the minimum; None passes."""
+    for name, value in values.items():
+        if value is not None:
+            require(value >= minimum, f"{name} must be at least {minimum:g}", value)
+
+
+def require_positive(**values: float | None) -> None:
+    """Raise a `ConfigError` for the first value that is not above zero; None passes."""
+    for name, value in values.items():
+        if value is not None:
+            require(value > 0, f"{name} must be above 0", value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareSettings:
+    """How volumes become slices of one size (row 13; the fixed spacing is our choice).
+
+    Attributes:
+        size: Rows and columns of a slice after cropping or padding about the centre, in pixels.
+        spacing_mm: In-plane edge length of a pixel after resampling; through-plane is untouched.
+        clip_percentiles: Intensities are clipped to these of the volume, then z-scored.
+        background_share: Share of the slices without foreground that training uses, in [0, 1];
+            validation and test always use every slice.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    size: int = 128
+    spacing_mm: float = 1.5
+    clip_percentiles: tuple[float, float] = (0.5, 99.5)
+    background_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_at_least(16, size=self.size)
+        require_positive(spacing_mm=self.spacing_mm)
+        low, high = self.clip_percentiles
+        require(0 <= low < high <= 100, "clip_percentiles must rise within 0 to 100", (low, high))
+        require(
+            0 <= self.background_share <= 1,
+            "background_share must be within 0 to 1",
+            self.background_share,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitSettings:
+    """Which patients are train, validation and test: a patient-level k-fold, or a file (row 12).
+
+    Attributes:
+        n_folds: Patients are dealt into this many folds; fold `fold` is the test part.
+        fold: Index of the test fold, from 0.
+        validation_share: Share of the other patients that validate. The default with 5 folds gives
+            70/10/20 per cent.
+        seed: Seed of the dealing; not the job's seed.
+        n_train_patients: Keep only the first this many training patients (scarce-data studies).
+        file: JSON file ``{"train": [...], "validation": [...], "test": [...]}`` of patient ids
+            that replaces the folds.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    n_folds: int = 5
+    fold: int = 0
+    validation_share: float = 0.125
+    seed: int = 0
+    n_train_patients: int | None = None
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        require_at_least(2, n_folds=self.n_folds, n_train_patients=self.n_train_patients)
+        require(0 <= self.fold < self.n_folds, f"fold must be 0 to {self.n_folds - 1}", self.fold)
+        require(
+            0 < self.validation_share < 1,
+            "validation_share must be within 0 to 1, both left out",
+            self.validation_share,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainSettings:
+    """Training of the backbone before any search: Adam with a cosine schedule (row 35).
+
+    Attributes:
+        epochs: Epochs, all of them run; the best validation checkpoint is kept.
+        batch_size: Slices in a step.
+        steps_per_epoch: Steps that make an epoch; None is one pass over the training slices.
+        learning_rate: At the start of the cosine.
+        min_learning_rate: At its end.
+        validate_every_epochs: Validation Dice is computed after every this many epochs.
+        checkpoint_every_epochs: A stopped stage loses at most this many epochs.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    epochs: int = 200
+    batch_size: int = 32
+    steps_per_epoch: int | None = None
+    learning_rate: float = 1e-3
+    min_learning_rate: float = 1e-6
+    validate_every_epochs: int = 1
+    checkpoint_every_epochs: int = 5
+
+    def __post_init__(self) -> None:
+        _check_training(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellSettings:
+    """The cell and how it sits in the skip connection.
+
+    Attributes:
+        n_nodes: Intermediate nodes; node i takes the two inputs and all earlier nodes (row 3).
+        partial_channels: K; an operation of the supernet sees the first 1/K of the channels.
+        operations: Candidate operations of every edge (row 4).
+        second_input: Second input of the cell: the upsampled decoder feature of the same size, or
+            the skip once more (row 1).
+        form: ``replace`` puts the cell in the skip's place (the papers' reading); ``residual``
+            adds the cell to the skip through a gate per channel that starts at zero (row 7).
+        architecture: One alpha and beta for all skip levels, or one of its own per level (row 5).
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    n_nodes: int = 4
+    partial_channels: int = 4
+    operations: tuple[str, ...] = OPERATION_NAMES
+    second_input: Literal["decoder", "skip"] = "decoder"
+    form: CellForm = "replace"
+    architecture: Literal["shared", "per_level"] = "shared"
+
+    def __post_init__(self) -> None:
+        require_at_least(1, n_nodes=self.n_nodes, partial_channels=self.partial_channels)
+        unknown = [name for name in self.operations if name not in OPERATION_NAMES]
+        require(not unknown, f"operations must be among {', '.join(OPERATION_NAMES)}", unknown)
+        require(
+            len(set(self.operations)) == len(self.operations),
+            "operations must not repeat",
+            self.operations,
+        )
+        require(
+            any(name != "none" for name in self.operations),
+            "operations must hold one that is not 'none'",
+            self.operations,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """Bilevel first-order search (rows 8 to 12).
+
+    Attributes:
+        epochs: Length of the full search; an operation pruner may end it sooner.
+        batch_size: Slices in a weight step and in an architecture step.
+        steps_per_epoch: Weight steps (each paired with an architecture step) that make an epoch;
+            None is one pass over the half of the patients that trains weights.
+        weight_learning_rate: Of SGD, at the start of the cosine to 0; None is 0.1 at batch 256,
+            scaled linearly.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        gradient_clip: Norm to which gradients of the cell weights are clipped.
+        alpha_learning_rate: Of Adam for alpha and beta; None is `resolved_alpha_learning_rate`.
+        alpha_betas: Of Adam.
+        alpha_weight_decay: Of Adam.
+        alpha_warmup_epochs: Epochs before the first architecture step.
+        validate_every_epochs: Validation Dice of the supernet is computed after every this many
+            epochs; 0 is never. It is recorded, it decides nothing.
+        checkpoint_every_epochs: A stopped stage loses at most this many epochs.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    epochs: int = 200
+    batch_size: int = 32
+    steps_per_epoch: int | None = None
+    weight_learning_rate: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    gradient_clip: float = 5.0
+    alpha_learning_rate: float | None = None
+    alpha_betas: tuple[float, float] = (0.5, 0.999)
+    alpha_weight_decay: float = 1e-3
+    alpha_warmup_epochs: int = 15
+    validate_every_epochs: int = 0
+    checkpoint_every_epochs: int = 5
+
+    def __post_init__(self) -> None:
+        require_at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        require_at_least(1, steps_per_epoch=self.steps_per_epoch)
+        require_at_least(1, checkpoint_every_epochs=self.checkpoint_every_epochs)
+        require_at_least(
+            0,
+            alpha_warmup_epochs=self.alpha_warmup_epochs,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            alpha_weight_decay=self.alpha_weight_decay,
+            validate_every_epochs=self.validate_every_epochs,
+        )
+        require_positive(
+            weight_learning_rate=self.weight_learning_rate,
+            alpha_learning_rate=self.alpha_learning_rate,
+            gradient_clip=self.gradient_clip,
+        )
+
+    @property
+    def resolved_weight_learning_rate(self) -> float:
+        """Learning rate of SGD: the given one, or 0.1 at batch 256 scaled linearly (row 8)."""
+        if self.weight_learning_rate is not None:
+            return self.weight_learning_rate
+        return 0.1 * self.batch_size / 256
+
+    def resolved_alpha_learning_rate(self, n_steps: int) -> float:
+        """Return the learning rate of alpha and beta for epochs of `n_steps` steps.
+
+        The given one; else 6e-4 from 100 steps on, 3e-3 at 50 (row 9), and with fewer steps as
+        much more as keeps the largest move per epoch (rate × steps) at 0.15, at most 0.03: our
+        choice, since alpha hardly moves otherwise in the short epochs of a small data set.
+        """
+        if self.alpha_learning_rate is not None:
+            return self.alpha_learning_rate
+        if n_steps >= 100:
+            return 6e-4
+        return min(0.03, 0.15 / n_steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainSettings:
+    """Training of the discrete cell (rows 14 to 17).
+
+    Attributes:
+        epochs: Epochs, all of them run; the best validation checkpoint is kept. The control
+            ``no_cell_longer`` trains the backbone for as many.
+        batch_size: Slices in a step.
+        steps_per_epoch: Steps that make an epoch; None is one pass over the training slices.
+        learning_rate: Of the cell, at the start of the cosine.
+        backbone_learning_rate: Of whatever part of the backbone the scope trains, and of the whole
+            backbone in ``no_cell_longer``.
+        min_learning_rate: At the end of the cosine.
+        scope: What is trained: ``cell`` alone with the backbone frozen (the main setting),
+            ``cell_and_decoder``, or ``all``.
+        validate_every_epochs: Validation Dice is computed after every this many epochs.
+        checkpoint_every_epochs: A stopped stage loses at most this many epochs.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    epochs: int = 100
+    batch_size: int = 32
+    steps_per_epoch: int | None = None
+    learning_rate: float = 1e-3
+    backbone_learning_rate: float = 1e-4
+    min_learning_rate: float = 1e-6
+    scope: RetrainScope = "cell"
+    validate_every_epochs: int = 1
+    checkpoint_every_epochs: int = 5
+
+    def __post_init__(self) -> None:
+        _check_training(self)
+        require_positive(backbone_learning_rate=self.backbone_learning_rate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateSettings:
+    """Scoring of whole volumes on their original grid.
+
+    Attributes:
+        subsets: Which patients are scored. A study scores ``validation`` only.
+        surface_tolerance_mm: Tolerance of the surface Dice; the column name states 2 mm.
+        batch_size: Slices in a forward pass.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    subsets: tuple[Subset, ...] = ("validation", "test")
+    surface_tolerance_mm: float = 2.0
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        require(bool(self.subsets), "subsets must name validation, test or both", self.subsets)
+        require_positive(surface_tolerance_mm=self.surface_tolerance_mm)
+        require_at_least(1, batch_size=self.batch_size)
+
+
+def _check_training(settings: PretrainSettings | RetrainSettings) -> None:
+    """Ranges that pre-training and retraining share."""
+    require_at_least(
+        1,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        steps_per_epoch=settings.steps_per_epoch,
+        validate_every_epochs=settings.validate_every_epochs,
+        checkpoint_every_epochs=settings.checkpoint_every_epochs,
+    )
+    require_positive(
+        learning_rate=settings.learning_rate, min_learning_rate=settings.min_learning_rate
+    )
+    require(
+        settings.min_learning_rate <= settings.learning_rate,
+        "min_learning_rate must not exceed learning_rate",
+        settings.min_learning_rate,
+    )

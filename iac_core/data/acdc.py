@@ -1,0 +1,207 @@
+"""The ACDC layout: one folder per patient, an end-diastolic and an end-systolic frame.
+
+::
+
+    <root>/training/patient001/  (and testing/, or the patient folders directly under <root>)
+        Info.cfg                        "ED: 1", "ES: 12", …; may be missing
+        patient001_frame01.nii.gz       patient001_frame01_gt.nii.gz
+        patient001_frame12.nii.gz       patient001_frame12_gt.nii.gz
+        patient001_4d.nii.gz            ignored: it has no labels
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from iac_core.data.nifti import read_volume
+from iac_core.errors import DataError, Problem
+from iac_core.types import Volume, VolumeRef
+
+_PATIENT = re.compile(r"patient\d+")
+_FRAME = re.compile(r"(?P<patient>patient\d+)_frame(?P<frame>\d+)(?P<gt>_gt)?\.nii(\.gz)?")
+_LEFT_VENTRICLE = 3
+_EXPECTED = (
+    "<root>/training/patient001/patient001_frame01.nii.gz with patient001_frame01_gt.nii.gz"
+)
+
+
+class Acdc:
+    """A folder in the layout of the ACDC challenge.
+
+    Args:
+        root: The folder that holds ``training`` and/or ``testing``, or the patient folders.
+    """
+
+    label_values: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
+    classes: ClassVar[Mapping[str, tuple[int, ...]]] = {"RV": (1,), "MYO": (2,), "LV": (3,)}
+    channels: ClassVar[tuple[str, ...]] = ("cine",)
+    reorients: ClassVar[bool] = False
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def volumes(self) -> tuple[VolumeRef, ...]:
+        """Return both frames of every patient.
+
+        ED and ES come from ``Info.cfg``; without it, or without these lines in it, the frame with
+        the larger left ventricle is ED, which reads the label files.
+
+        Raises:
+            DataError: With everything that is wrong with the folder.
+        """
+        folders = self._patient_folders()
+        problems: list[Problem] = []
+        refs: list[VolumeRef] = []
+        for folder in folders:
+            refs += self._frames(folder, problems)
+        if problems:
+            raise DataError(problems)
+        return tuple(sorted(refs, key=lambda ref: (ref.patient_id, ref.volume_id)))
+
+    def load(self, ref: VolumeRef) -> Volume:
+        """Read a frame with its labels."""
+        return read_volume(ref)
+
+    def _patient_folders(self) -> list[Path]:
+        if not self.root.is_dir():
+            raise DataError(
+                [
+                    Problem(
+                        file=str(self.root),
+                        rule="the data folder must exist",
+                        value="no folder",
+                        way_out="give the right one with --data NAME=PATH",
+                    )
+                ]
+            )
+        places = [self.root / "training", self.root / "testing", self.root]
+        folders = [
+            entry
+            for place in places
+            if place.is_dir()
+            for entry in sorted(place.iterdir())
+            if entry.is_dir() and _PATIENT.fullmatch(entry.name)
+        ]
+        if not folders:
+            found = ", ".join(sorted(entry.name for entry in self.root.iterdir())[:6]) or "nothing"
+            raise DataError(
+                [
+                    Problem(
+                        file=str(self.root),
+                        rule=f"a folder in the ACDC layout must hold {_EXPECTED}",
+                        value=f"a folder that holds {found}",
+                        way_out="give the folder above `training`, or name the right layout",
+                    )
+                ]
+            )
+        return folders
+
+    def _frames(self, folder: Path, problems: list[Problem]) -> list[VolumeRef]:
+        """The two labelled frames of a patient; notes what is wrong."""
+        images: dict[int, Path] = {}
+        labels: dict[int, Path] = {}
+        for path in sorted(folder.iterdir()):
+            match = _FRAME.fullmatch(path.name)
+            if match and match["patient"] == folder.name:
+                (labels if match["gt"] else images)[int(match["frame"])] = path
+        before = len(problems)
+        for frame in sorted(images.keys() ^ labels.keys()):
+            path = images.get(frame) or labels[frame]
+            missing = "labels (_gt)" if frame in images else "image"
+            problems.append(
+                Problem(
+                    file=str(path),
+                    rule="a frame must have an image and labels",
+                    value=f"no {missing}",
+                    way_out="restore the file, or remove the frame",
+                )
+            )
+        if len(problems) > before:
+            return []
+        phases = self._phases(folder, images, labels, problems)
+        return [
+            VolumeRef(
+                patient_id=folder.name,
+                volume_id=f"{folder.name}_frame{frame:02d}",
+                phase=phase,
+                image_path=images[frame],
+                label_path=labels[frame],
+            )
+            for frame, phase in phases.items()
+        ]
+
+    def _phases(
+        self,
+        folder: Path,
+        images: Mapping[int, Path],
+        labels: Mapping[int, Path],
+        problems: list[Problem],
+    ) -> dict[int, str]:
+        """Frame → ED or ES."""
+        named = read_info(folder / "Info.cfg")
+        wanted = {
+            int(named[phase]): phase for phase in ("ED", "ES") if named.get(phase, "").isdigit()
+        }
+        if len(wanted) == 2:
+            for frame in sorted(set(wanted) - set(images)):
+                problems.append(
+                    Problem(
+                        file=str(folder / "Info.cfg"),
+                        place=wanted[frame],
+                        rule="the named frame must be a file of the folder",
+                        value=f"{wanted[frame]}: {frame}, but the frames are {sorted(images)}",
+                        way_out="restore the frame, or correct Info.cfg",
+                    )
+                )
+            return wanted if set(wanted) <= set(images) else {}
+        if len(images) != 2:
+            problems.append(
+                Problem(
+                    file=str(folder),
+                    rule="a patient without ED and ES in Info.cfg must have 2 labelled frames",
+                    value=f"{len(images)}",
+                    way_out="add Info.cfg with lines `ED: n` and `ES: n`",
+                )
+            )
+            return {}
+        return self._by_volume(folder, images, labels, problems)
+
+    def _by_volume(
+        self,
+        folder: Path,
+        images: Mapping[int, Path],
+        labels: Mapping[int, Path],
+        problems: list[Problem],
+    ) -> dict[int, str]:
+        """The frame with the larger left ventricle is ED; ties go to the earlier one."""
+        sizes: dict[int, int] = {}
+        for frame in sorted(images):
+            ref = VolumeRef(
+                patient_id=folder.name,
+                volume_id=f"{folder.name}_frame{frame:02d}",
+                image_path=images[frame],
+                label_path=labels[frame],
+            )
+            try:
+                sizes[frame] = int((read_volume(ref).labels == _LEFT_VENTRICLE).sum())
+            except DataError as error:
+                problems.extend(error.problems)
+        if len(sizes) < 2:
+            return {}
+        diastole = max(sizes, key=lambda frame: (sizes[frame], -frame))
+        return {frame: "ED" if frame == diastole else "ES" for frame in sizes}
+
+
+def read_info(path: Path) -> dict[str, str]:
+    """Return the ``name: value`` lines of an ``Info.cfg``; empty if there is no file.
+
+    A section header, comments and lines without a colon are skipped; the public files have no
+    header.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return {}
+    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, value in pairs}

@@ -1,0 +1,140 @@
+"""Which patients train, validate and test: dealt by patient, saved, hashed, reloaded."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from iac_core.config import SplitSettings
+from iac_core.errors import ConfigError
+from iac_core.registry import did_you_mean
+from iac_core.seeding import numpy_generator
+
+_PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Patient ids of the three parts, each in ascending order."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+    @property
+    def hash(self) -> str:
+        """First 16 hexadecimal digits of SHA-256 over the canonical JSON of the parts."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def save(self, path: Path) -> None:
+        """Write the parts and their hash."""
+        text = json.dumps({**asdict(self), "hash": self.hash}, indent=1)
+        path.write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "Split":
+        """Read what `save` wrote.
+
+        Raises:
+            ConfigError: If the parts no longer have the saved hash.
+        """
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        split = cls(**{part: tuple(raw[part]) for part in _PARTS})
+        if split.hash != raw["hash"]:
+            raise ConfigError(
+                f"{path}: the split must have the hash {raw['hash']}, got {split.hash}; "
+                "the file was changed, delete the stage to make it again"
+            )
+        return split
+
+
+def make_split(patient_ids: Sequence[str], settings: SplitSettings) -> Split:
+    """Split patients by the settings.
+
+    With folds: patients are shuffled and dealt like cards; fold `fold` is the test part, a share
+    of the others validates, the rest trains. Over all folds every patient is tested exactly once.
+
+    Args:
+        patient_ids: Every patient once, in any order.
+        settings: Folds or a file.
+
+    Raises:
+        ConfigError: If a part is empty, or the file names unknown or repeated patients.
+    """
+    known = sorted(set(patient_ids))
+    split = _from_file(known, settings) if settings.file else _from_folds(known, settings)
+    for part in _PARTS:
+        if not getattr(split, part):
+            raise ConfigError(
+                f"every part of a split must have a patient, got none in {part!r} of "
+                f"{len(known)} patients; use fewer folds, another validation_share or more "
+                "patients"
+            )
+    return split
+
+
+def _from_folds(known: list[str], settings: SplitSettings) -> Split:
+    if len(known) < settings.n_folds:
+        raise ConfigError(
+            f"a split must have at least as many patients as folds ({settings.n_folds}), "
+            f"got {len(known)}; lower n_folds or add patients"
+        )
+    order = numpy_generator(settings.seed, "split").permutation(len(known))
+    shuffled = [known[index] for index in order]
+    test = shuffled[settings.fold :: settings.n_folds]
+    rest = [patient for patient in shuffled if patient not in set(test)]
+    n_validation = max(1, round(settings.validation_share * len(rest)))
+    train = rest[n_validation:][: settings.n_train_patients]
+    return Split(
+        train=tuple(sorted(train)),
+        validation=tuple(sorted(rest[:n_validation])),
+        test=tuple(sorted(test)),
+    )
+
+
+def _from_file(known: list[str], settings: SplitSettings) -> Split:
+    path = Path(settings.file or "")
+    raw = read_split_file(path)
+    named = [patient for part in _PARTS for patient in raw[part]]
+    unknown = [patient for patient in named if patient not in known]
+    if unknown:
+        near = did_you_mean(unknown[0], known).split("; known")[0]
+        raise ConfigError(
+            f"{path}: every patient must be in the data folder, got {', '.join(unknown[:5])}{near}"
+        )
+    repeated = [patient for patient, count in Counter(named).items() if count > 1]
+    if repeated:
+        raise ConfigError(
+            f"{path}: a patient must be in one part once, got {', '.join(repeated[:5])} twice; "
+            "keep each in one part"
+        )
+    train = raw["train"][: settings.n_train_patients]
+    return Split(
+        train=tuple(sorted(train)),
+        validation=tuple(sorted(raw["validation"])),
+        test=tuple(sorted(raw["test"])),
+    )
+
+
+def read_split_file(path: Path) -> dict[str, list[str]]:
+    """Read a split file.
+
+    Raises:
+        ConfigError: If it is missing or not of the form
+            ``{"train": [...], "validation": [...], "test": [...]}``.
+    """
+    form = '{"train": [...], "validation": [...], "test": [...]} of patient ids'
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: a split file must be JSON {form}, got {error}") from error
+    fits = isinstance(raw, dict) and all(
+        isinstance(raw.get(part), list) and all(isinstance(entry, str) for entry in raw[part])
+        for part in _PARTS
+    )
+    if not fits:
+        raise ConfigError(f"{path}: a split file must be JSON {form}, got {str(raw)[:80]}")
+    return {part: list(raw[part]) for part in _PARTS}

@@ -1,0 +1,79 @@
+"""Every error this project raises on purpose.
+
+::
+
+    IacError
+    ├── ConfigError      a setting is wrong (also a ValueError)
+    │   └── UnknownNameError   a name is not in its table
+    ├── DataError        a data folder or file is wrong; carries every Problem found
+    ├── ShapeError       arrays do not fit each other (also a ValueError)
+    ├── SearchError      a search or training cannot go on (a loss is not finite, …)
+    └── StopRequested    control flow: the user asked to stop, the stage has checkpointed
+
+A message is rule, then value, then the way out.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class IacError(Exception):
+    """Base class of every error raised on purpose."""
+
+
+class ConfigError(IacError, ValueError):
+    """A setting is out of range, unknown, or contradicts another."""
+
+
+class UnknownNameError(ConfigError):
+    """A name is not in its table; the message lists near and known names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong with a file: where, what the rule is, what was found, the way out.
+
+    Attributes:
+        file: Path of the file or folder, as the user would type it.
+        place: Where in the file: a line, a key, a voxel index; empty if the whole file.
+        rule: What must hold.
+        value: What was found instead.
+        way_out: What the user can do.
+    """
+
+    file: str
+    rule: str
+    value: str
+    way_out: str
+    place: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.place}" if self.place else self.file
+        return f"{where}: {self.rule}, got {self.value}; {self.way_out}"
+
+
+class DataError(IacError):
+    """A data folder or file breaks the rules of its layout.
+
+    Args:
+        problems: Everything that was found, in the order of the files.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type["DataError"], tuple[tuple[Problem, ...]]]:
+        return DataError, (self.problems,)
+
+
+class ShapeError(IacError, ValueError):
+    """Arrays that must fit each other do not."""
+
+
+class SearchError(IacError):
+    """A search or a training cannot go on."""
+
+
+class StopRequested(IacError):  # noqa: N818 - control flow, not an error
+    """The user asked to stop; the stage has written its checkpoint."""

@@ -1,0 +1,1 @@
+"""Evaluation: scores of whole volumes on their original grid, and the cost of a network."""

@@ -1,0 +1,102 @@
+"""From a trained network to one row per patient, volume and class on the original grid."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iac_core.config import EvaluateSettings
+from iac_core.data.slices import PreparedData
+from iac_core.data.splits import Split
+from iac_core.errors import StopRequested
+from iac_core.evaluation.metrics import score_volume
+from iac_core.training.batches import batches
+from iac_core.types import Reporter
+
+
+def predict_probabilities(
+    predict: Callable[[Tensor], Tensor],
+    data: PreparedData,
+    indices: np.ndarray,
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> np.ndarray:
+    """Return class probabilities of slices, shape ``(D, K, H, W)``, float32.
+
+    Args:
+        predict: Images → logits, in evaluation mode.
+        data: Prepared slices.
+        indices: Slices, in the order of the result.
+        batch_size: Slices in a forward pass.
+        device: Where `predict` runs.
+    """
+    parts = []
+    with torch.no_grad():
+        for images, _ in batches(data, indices, batch_size, device):
+            parts.append(predict(images).float().softmax(dim=1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def score_patients(
+    predict: Callable[[Tensor], Tensor],
+    data: PreparedData,
+    split: Split,
+    settings: EvaluateSettings,
+    *,
+    device: torch.device,
+    reporter: Reporter,
+) -> list[dict[str, Any]]:
+    """Score every volume of the subsets.
+
+    Args:
+        predict: Images → logits, in evaluation mode.
+        data: Prepared slices and reference labels.
+        split: Patients of each part.
+        settings: Which subsets, tolerance, batch size.
+        device: Where `predict` runs.
+        reporter: Told of every volume; asked whether to stop before each.
+
+    Returns:
+        Rows with ``subset``, ``patient_id``, ``volume_id``, ``class_name`` and the fields of
+        `iac_core.evaluation.metrics.ClassScore`.
+
+    Raises:
+        StopRequested: If the user asked to stop; the stage starts again.
+    """
+    parts: dict[str, Sequence[str]] = {"validation": split.validation, "test": split.test}
+    volumes = [
+        (subset, volume)
+        for subset in settings.subsets
+        for volume in data.volumes_of(parts[subset])
+    ]
+    rows: list[dict[str, Any]] = []
+    for index, (subset, volume) in enumerate(volumes):
+        if reporter.should_stop():
+            raise StopRequested("evaluation stopped")
+        slices = np.arange(volume.first_slice, volume.first_slice + volume.n_slices)
+        probabilities = predict_probabilities(
+            predict, data, slices, batch_size=settings.batch_size, device=device
+        )
+        scores = score_volume(
+            data.reference_labels(volume),
+            data.to_original(volume, probabilities),
+            spacing_mm=volume.spacing_mm,
+            classes=data.classes,
+            tolerance_mm=settings.surface_tolerance_mm,
+        )
+        rows += [
+            {
+                "subset": subset,
+                "patient_id": volume.patient_id,
+                "volume_id": volume.volume_id,
+                "class_name": class_name,
+                **asdict(score),
+            }
+            for class_name, score in scores.items()
+        ]
+        reporter.progress(epoch=index + 1, n_epochs=len(volumes))
+    return rows

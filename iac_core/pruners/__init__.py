@@ -1,0 +1,26 @@
+"""Operation pruners: what removes candidate operations inside a search."""
+
+from collections.abc import Callable
+
+from iac_core.pruners.js_stability import JsStability
+from iac_core.pruners.no_pruning import NoPruning
+from iac_core.registry import entry_of
+from iac_core.types import OperationPruner
+
+OPERATION_PRUNERS: dict[str, type[OperationPruner]] = {
+    "none": NoPruning,
+    "js_stability": JsStability,
+}
+"""Name → class; the class takes an instance of its ``Settings``."""
+
+
+def build_pruner(settings: object) -> OperationPruner:
+    """Return the operation pruner whose settings these are.
+
+    Raises:
+        UnknownNameError: If no pruner has such settings.
+    """
+    pruner_type: Callable[[object], OperationPruner] = entry_of(
+        settings, OPERATION_PRUNERS, what="operation pruner"
+    )
+    return pruner_type(settings)

@@ -1,0 +1,73 @@
+"""What operation pruners share: how far distributions moved, and what may be removed."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from iac_core.cells.genotype import EDGES_PER_NODE, live_edges
+
+
+def jensen_shannon(
+    p: Float[ndarray, "*batch n"], q: Float[ndarray, "*batch n"]
+) -> Float[ndarray, "*batch"]:
+    """Return the Jensen–Shannon divergence in bits, within 0 and 1.
+
+    ``½ KL(p‖m) + ½ KL(q‖m)`` with ``m = (p + q)/2`` and logarithms to base 2: the square of
+    ``scipy.spatial.distance.jensenshannon(p, q, base=2)``. Entries where both are 0 count nothing.
+
+    Examples:
+        >>> float(jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0])))
+        1.0
+    """
+    middle = (p + q) / 2
+
+    def divergence(a: ndarray) -> ndarray:
+        ratio = np.divide(a, middle, out=np.ones_like(a), where=a > 0)
+        terms: ndarray = a * np.log2(ratio)
+        summed: ndarray = terms.sum(axis=-1)
+        return summed
+
+    total: ndarray = np.maximum((divergence(p) + divergence(q)) / 2, 0.0)
+    return total
+
+
+def weakest(
+    importance: Float[ndarray, " ops"], active: Bool[ndarray, " ops"], n: int
+) -> list[int]:
+    """Return the n active operations of least importance, weakest first; ties by position."""
+    order = np.argsort(importance, kind="stable")
+    return [int(index) for index in order if active[index]][:n]
+
+
+def removable(
+    candidates: Iterable[int],
+    keep: Bool[ndarray, "edges ops"],
+    edge: int,
+    edges: Sequence[tuple[int, int]],
+    operations: Sequence[str],
+) -> list[int]:
+    """Return the candidates that one edge may lose, in their order.
+
+    An edge never loses its last operation, and a node never goes below two edges that carry
+    something other than ``none``.
+
+    Args:
+        candidates: Operations to remove, weakest first.
+        keep: What stays so far, over all edges; not changed.
+        edge: The edge.
+        edges: ``(source, target)`` of every edge.
+        operations: Names of the operations.
+    """
+    into = [index for index, (_, target) in enumerate(edges) if target == edges[edge][1]]
+    trial = keep.copy()
+    removed = []
+    for operation in candidates:
+        trial[edge, operation] = False
+        n_live = int(live_edges(trial[into], operations).sum())
+        if trial[edge].any() and (n_live >= EDGES_PER_NODE or operations[operation] == "none"):
+            removed.append(operation)
+        else:
+            trial[edge, operation] = True
+    return removed

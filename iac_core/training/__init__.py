@@ -1,0 +1,1 @@
+"""Training: pre-training, search and retraining, as functions over plain state."""

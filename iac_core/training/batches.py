@@ -1,0 +1,65 @@
+"""Batches of prepared slices, in an order that depends on a seed and the epoch alone."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy import ndarray
+from torch import Tensor
+
+from iac_core.data.slices import PreparedData
+from iac_core.errors import ConfigError
+
+
+def n_steps_per_epoch(n_slices: int, batch_size: int, steps_per_epoch: int | None) -> int:
+    """Return the given number, or that of one pass over the slices without the incomplete batch.
+
+    Examples:
+        >>> n_steps_per_epoch(100, 32, None)
+        3
+        >>> n_steps_per_epoch(10, 32, None)
+        1
+    """
+    return steps_per_epoch if steps_per_epoch is not None else max(1, n_slices // batch_size)
+
+
+def epoch_order(
+    indices: Int[ndarray, " n"], batch_size: int, n_steps: int, generator: np.random.Generator
+) -> Int[ndarray, "n_steps batch_size"]:
+    """Return which slices each step takes: shuffled passes, one after the other.
+
+    Raises:
+        ConfigError: If there are no slices.
+    """
+    if len(indices) == 0:
+        raise ConfigError(
+            "training needs at least one slice, got 0; give the split more training patients"
+        )
+    n_passes = -(-n_steps * batch_size // len(indices))
+    passes = [generator.permutation(indices) for _ in range(n_passes)]
+    order: ndarray = np.concatenate(passes)[: n_steps * batch_size]
+    return order.reshape(n_steps, batch_size)
+
+
+def load_batch(
+    data: PreparedData, indices: Int[ndarray, " b"], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return images ``(B, C, H, W)`` float32, channels last, and labels ``(B, H, W)`` int64.
+
+    On a CUDA device the copy starts from pinned memory and does not wait.
+    """
+    images = torch.from_numpy(np.ascontiguousarray(data.images[indices]))
+    labels = torch.from_numpy(data.labels[indices].astype(np.int64))
+    if device.type == "cuda":
+        images, labels = images.pin_memory(), labels.pin_memory()
+    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    return images, labels.to(device, non_blocking=True)
+
+
+def batches(
+    data: PreparedData, indices: Int[ndarray, " n"], batch_size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the slices in order, the last batch incomplete if need be."""
+    for start in range(0, len(indices), batch_size):
+        yield load_batch(data, indices[start : start + batch_size], device)

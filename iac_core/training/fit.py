@@ -1,0 +1,285 @@
+"""The one training loop of backbones and discrete cells: Adam, cosine, best validation checkpoint.
+
+It can be stopped after any step and goes on from its checkpoint with the same result, bit for bit
+on a CPU: the order of slices follows from seed and epoch, and everything else is in the
+checkpoint.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iac_core.checkpoint import load_checkpoint, save_checkpoint
+from iac_core.config import PretrainSettings, RetrainSettings
+from iac_core.data.slices import PreparedData
+from iac_core.data.splits import Split
+from iac_core.errors import SearchError, StopRequested
+from iac_core.seeding import numpy_generator
+from iac_core.training.batches import epoch_order, load_batch, n_steps_per_epoch
+from iac_core.training.losses import segmentation_loss
+from iac_core.training.validation import validation_dice
+from iac_core.types import Reporter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRoom:
+    """Where a training stage works.
+
+    Attributes:
+        data: Prepared slices.
+        split: Patients of each part.
+        device: Device of the network.
+        checkpoint_path: Checkpoint to go on from if it exists, and to write.
+        reporter: Told of every epoch, asked at every step whether to stop.
+    """
+
+    data: PreparedData
+    split: Split
+    device: torch.device
+    checkpoint_path: Path
+    reporter: Reporter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterGroup:
+    """Parameters that share a learning rate at the start of the cosine."""
+
+    parameters: Sequence[nn.Parameter]
+    learning_rate: float
+
+
+@dataclass(slots=True, kw_only=True)
+class FitResult:
+    """What a training leaves.
+
+    Attributes:
+        state: State of the network at its best validation epoch, on the CPU.
+        best_epoch: That epoch, from 0.
+        best_dice: Its validation Dice.
+        curve: One entry per epoch: ``epoch``, ``train_loss``, ``validation_dice`` (NaN where not
+            computed), ``learning_rate``, ``seconds``, ``ended_at`` (seconds since 1970).
+    """
+
+    state: dict[str, Tensor]
+    best_epoch: int
+    best_dice: float
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+def cosine(start: float, end: float, share_done: float) -> float:
+    """Return the learning rate when a share of the training is done.
+
+    Examples:
+        >>> round(cosine(1.0, 0.0, 0.5), 3)
+        0.5
+    """
+    return end + (start - end) * (1 + math.cos(math.pi * share_done)) / 2
+
+
+def trained_state(network: nn.Module, frozen_prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return a CPU copy of the state without its frozen parts."""
+    return {
+        name: value.detach().cpu().clone()
+        for name, value in network.state_dict().items()
+        if not name.startswith(frozen_prefixes)
+    }
+
+
+def check_finite(loss: float, *, epoch: int) -> None:
+    """Stop a training whose loss is no longer a number.
+
+    Raises:
+        SearchError: If the loss is NaN or infinite.
+    """
+    if not math.isfinite(loss):
+        raise SearchError(
+            f"the mean loss of an epoch must be finite, got {loss} in epoch {epoch}; "
+            "lower the learning rate or look at the data with `orchestrator doctor`"
+        )
+
+
+def evaluation_mode(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return a predictor that runs the network in evaluation mode and puts its mode back."""
+
+    def predict(images: Tensor) -> Tensor:
+        was_training = network.training
+        network.eval()
+        try:
+            logits: Tensor = network(images)
+        finally:
+            network.train(was_training)
+        return logits
+
+    return predict
+
+
+def fit(
+    network: nn.Module,
+    groups: Iterable[ParameterGroup],
+    room: TrainingRoom,
+    settings: PretrainSettings | RetrainSettings,
+    *,
+    seed: int,
+    purpose: str,
+    frozen_prefixes: tuple[str, ...] = (),
+) -> FitResult:
+    """Train all epochs and return the state of the best validation epoch.
+
+    Args:
+        network: The network, on the device of the room; its `train` keeps frozen parts as they
+        are. groups: What is trained, at which rates.
+        room: Data, split, device, checkpoint and reporter.
+        settings: Epochs, batch size and rates.
+        seed: The job's seed.
+        purpose: Name of the stage; it separates the random orders of stages.
+        frozen_prefixes: Names in the state dict that start so are not kept.
+
+    Raises:
+        SearchError: If the loss is not finite.
+        StopRequested: If the user asked to stop; the checkpoint is written.
+    """
+    run = _Fit(network, list(groups), room, settings, seed, purpose, frozen_prefixes)
+    run.load()
+    for epoch in range(run.epoch, settings.epochs):
+        run.train_epoch(epoch)
+    return run.result
+
+
+class _Fit:
+    """State of one training; see `fit`."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        groups: list[ParameterGroup],
+        room: TrainingRoom,
+        settings: PretrainSettings | RetrainSettings,
+        seed: int,
+        purpose: str,
+        frozen_prefixes: tuple[str, ...],
+    ) -> None:
+        self.network = network
+        self.room = room
+        self.settings = settings
+        self.seed = seed
+        self.purpose = purpose
+        self.frozen_prefixes = frozen_prefixes
+        self.rates = [group.learning_rate for group in groups]
+        self.optimiser = torch.optim.Adam(
+            [{"params": list(group.parameters)} for group in groups], lr=0.0
+        )
+        self.indices = room.data.slice_indices(room.split.train, for_training=True)
+        self.n_steps = n_steps_per_epoch(
+            len(self.indices), settings.batch_size, settings.steps_per_epoch
+        )
+        self.epoch, self.step, self.seconds = 0, 0, 0.0
+        self.loss_sum = torch.zeros((), device=room.device)
+        self.result = FitResult(state={}, best_epoch=-1, best_dice=-1.0)
+
+    def train_epoch(self, epoch: int) -> None:
+        """Run the remaining steps of an epoch, validate, and keep the best state."""
+        started = time.perf_counter()
+        self.epoch = epoch
+        self.network.train()
+        for images, labels in self._remaining_batches(started):
+            rate = self._set_learning_rates()
+            self.optimiser.zero_grad(set_to_none=True)
+            loss = segmentation_loss(self.network(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.step()
+            self.loss_sum += loss.detach()
+            self.step += 1
+        train_loss = float(self.loss_sum) / self.n_steps
+        check_finite(train_loss, epoch=epoch)
+        dice = self._validate(epoch)
+        self.seconds += time.perf_counter() - started
+        self.result.curve.append(
+            {
+                "epoch": epoch,
+                "train_loss": train_loss,
+                "validation_dice": dice,
+                "learning_rate": rate,
+                "seconds": self.seconds,
+                "ended_at": time.time(),
+            }
+        )
+        self.epoch, self.step, self.seconds = epoch + 1, 0, 0.0
+        self.loss_sum.zero_()
+        self.room.reporter.progress(
+            epoch=epoch + 1,
+            n_epochs=self.settings.epochs,
+            loss=train_loss,
+            validation_dice=dice,
+        )
+        if (epoch + 1) % self.settings.checkpoint_every_epochs == 0:
+            self.save()
+
+    def load(self) -> None:
+        """Go on from the checkpoint if there is one."""
+        if not self.room.checkpoint_path.exists():
+            return
+        saved = load_checkpoint(self.room.checkpoint_path)
+        self.network.load_state_dict(saved["network"], strict=not self.frozen_prefixes)
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.epoch, self.step, self.seconds = saved["epoch"], saved["step"], saved["seconds"]
+        self.loss_sum = saved["loss_sum"].to(self.room.device)
+        self.result = FitResult(**saved["result"])
+
+    def save(self) -> None:
+        """Write everything the rest of the training depends on."""
+        result: dict[str, Any] = {
+            name: getattr(self.result, name)
+            for name in ("state", "best_epoch", "best_dice", "curve")
+        }
+        save_checkpoint(
+            self.room.checkpoint_path,
+            {
+                "network": trained_state(self.network, self.frozen_prefixes),
+                "optimiser": self.optimiser.state_dict(),
+                "epoch": self.epoch,
+                "step": self.step,
+                "seconds": self.seconds,
+                "loss_sum": self.loss_sum.cpu(),
+                "result": result,
+            },
+        )
+
+    def _remaining_batches(self, started: float) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = numpy_generator(self.seed, self.purpose, "order", self.epoch)
+        order = epoch_order(self.indices, self.settings.batch_size, self.n_steps, generator)
+        for step in range(self.step, self.n_steps):
+            if self.room.reporter.should_stop():
+                self.seconds += time.perf_counter() - started
+                self.save()
+                raise StopRequested(f"{self.purpose} stopped in epoch {self.epoch}")
+            yield load_batch(self.room.data, order[step], self.room.device)
+
+    def _set_learning_rates(self) -> float:
+        total = self.settings.epochs * self.n_steps
+        share_done = (self.epoch * self.n_steps + self.step) / total
+        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+            end = min(rate, self.settings.min_learning_rate)
+            group["lr"] = cosine(rate, end, share_done)
+        return float(self.optimiser.param_groups[0]["lr"])
+
+    def _validate(self, epoch: int) -> float:
+        is_last = epoch + 1 == self.settings.epochs
+        if not is_last and (epoch + 1) % self.settings.validate_every_epochs:
+            return math.nan
+        dice = validation_dice(
+            evaluation_mode(self.network),
+            self.room.data,
+            self.room.split.validation,
+            batch_size=self.settings.batch_size,
+            device=self.room.device,
+        )
+        if dice > self.result.best_dice or not self.result.state:
+            self.result.best_dice, self.result.best_epoch = dice, epoch
+            self.result.state = trained_state(self.network, self.frozen_prefixes)
+        return dice

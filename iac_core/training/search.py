@@ -1,0 +1,467 @@
+"""The bilevel search: cell weights on one half of the training patients, alpha on the other.
+
+First order, as PC-DARTS: every weight step is preceded, once the warm-up is over, by an
+architecture step on a batch of the other half. After every epoch the operation pruner decides;
+what it prunes leaves the graph, the parameters and the optimisers' state before the next step.
+"""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from torch import Tensor
+
+from iac_core.backbones.interface import Backbone
+from iac_core.cells.genotype import EDGES_PER_NODE, Genotype, live_edges
+from iac_core.cells.implant import Supernet
+from iac_core.cells.search_cell import SearchCell
+from iac_core.checkpoint import load_checkpoint, save_checkpoint
+from iac_core.config import CellSettings, SearchSettings
+from iac_core.data.slices import PreparedData
+from iac_core.errors import ConfigError, SearchError, StopRequested
+from iac_core.seeding import numpy_generator
+from iac_core.training.batches import epoch_order, load_batch, n_steps_per_epoch
+from iac_core.training.fit import TrainingRoom, check_finite, cosine
+from iac_core.training.losses import segmentation_loss
+from iac_core.training.validation import validation_dice
+from iac_core.types import Decision, OperationPruner, Reason, SearchState
+
+_N_SCORING_SLICES = 256
+
+
+@dataclass(slots=True, kw_only=True)
+class SearchRecord:
+    """Everything a search leaves behind.
+
+    Attributes:
+        genotype: The found cells.
+        alpha: Logits after every epoch, shape ``(epochs, levels, edges, ops)``, NaN where gone.
+        beta: Edge logits, shape ``(epochs, levels, edges)``.
+        importance: Softmax of alpha as the pruner saw it, 0 where gone, shape like alpha.
+        active: Operations in the graph during the epoch, bool, shape like alpha.
+        jsd: Divergence of each edge in bits, NaN where the pruner computed none, shape like beta.
+        events: What was removed and why, and the stop, in order.
+        curve: One entry per epoch: ``epoch``, ``train_loss``, ``architecture_loss``,
+            ``validation_dice``, ``n_operations``, ``seconds``, ``ended_at``.
+        edges: ``(source, target)`` of every edge.
+        operations: Names along the last axis of alpha.
+        n_steps: Weight steps in an epoch.
+        alpha_learning_rate: The resolved rate of alpha.
+    """
+
+    genotype: Genotype
+    alpha: Float[ndarray, "epochs levels edges ops"]
+    beta: Float[ndarray, "epochs levels edges"]
+    importance: Float[ndarray, "epochs levels edges ops"]
+    active: Bool[ndarray, "epochs levels edges ops"]
+    jsd: Float[ndarray, "epochs levels edges"]
+    events: list[dict[str, Any]]
+    curve: list[dict[str, float]]
+    edges: tuple[tuple[int, int], ...]
+    operations: tuple[str, ...]
+    n_steps: int
+    alpha_learning_rate: float
+
+    @property
+    def search_s(self) -> float:
+        """Seconds of all counted epochs, scoring and pruning included, checkpoints not."""
+        return math.fsum(entry["seconds"] for entry in self.curve)
+
+
+def halves(patient_ids: tuple[str, ...], seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Deal the training patients into those that train weights and those that train alpha.
+
+    Raises:
+        ConfigError: If there are fewer than two patients.
+    """
+    if len(patient_ids) < 2:
+        raise ConfigError(
+            f"a search must have at least 2 training patients, got {len(patient_ids)}; "
+            "give the split more of them"
+        )
+    order = numpy_generator(seed, "search", "halves").permutation(len(patient_ids))
+    shuffled = [patient_ids[index] for index in order]
+    middle = (len(shuffled) + 1) // 2
+    return tuple(sorted(shuffled[:middle])), tuple(sorted(shuffled[middle:]))
+
+
+def search(
+    backbone: Backbone,
+    pruner: OperationPruner,
+    room: TrainingRoom,
+    *,
+    cell: CellSettings,
+    settings: SearchSettings,
+    seed: int,
+) -> SearchRecord:
+    """Search a cell for a trained backbone.
+
+    Args:
+        backbone: Trained, on the device of the room; neither its weights nor its buffers move.
+        pruner: Decides after every epoch.
+        room: Data, split, device, checkpoint and reporter.
+        cell: The cell.
+        settings: The search.
+        seed: The job's seed.
+
+    Raises:
+        ConfigError: If the split has fewer than two training patients.
+        SearchError: If a loss is not finite, or the pruner breaks its contract.
+        StopRequested: If the user asked to stop; the checkpoint is written.
+    """
+    run = _Search(backbone, pruner, room, cell, settings, seed)
+    run.load()
+    while not run.is_over:
+        run.run_epoch()
+    return run.record()
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Where a search stands: what its checkpoint holds beside networks and optimisers."""
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    stopped: bool = False
+    trajectory: dict[str, list[Any]] = field(
+        default_factory=lambda: {
+            name: [] for name in ("alpha", "beta", "importance", "active", "jsd")
+        }
+    )
+    events: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+class _Search:
+    """State of one search; see `search`."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        pruner: OperationPruner,
+        room: TrainingRoom,
+        cell: CellSettings,
+        settings: SearchSettings,
+        seed: int,
+    ) -> None:
+        self.pruner, self.room, self.settings, self.seed = pruner, room, settings, seed
+        self.supernet = Supernet(backbone, cell, seed).to(room.device)
+        self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.architecture = self.supernet.architecture
+        weight_half, alpha_half = halves(room.split.train, seed)
+        self.weight_slices = room.data.slice_indices(weight_half, for_training=True)
+        self.alpha_slices = room.data.slice_indices(alpha_half, for_training=True)
+        self.n_steps = n_steps_per_epoch(
+            len(self.weight_slices), settings.batch_size, settings.steps_per_epoch
+        )
+        self.alpha_rate = settings.resolved_alpha_learning_rate(self.n_steps)
+        self._make_optimisers()
+        self.progress = _Progress()
+        self.losses = torch.zeros(2, device=room.device)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs were run or the pruner ended the search."""
+        return self.progress.stopped or self.progress.epoch >= self.settings.epochs
+
+    def run_epoch(self) -> None:
+        """Run the remaining steps of an epoch, then let the pruner decide."""
+        started = time.perf_counter()
+        epoch, progress = self.progress.epoch, self.progress
+        trains_alpha = epoch >= self.settings.alpha_warmup_epochs
+        orders = [
+            epoch_order(
+                slices,
+                self.settings.batch_size,
+                self.n_steps,
+                numpy_generator(self.seed, "search", purpose, epoch),
+            )
+            for purpose, slices in (("weights", self.weight_slices), ("alpha", self.alpha_slices))
+        ]
+        for step in range(progress.step, self.n_steps):
+            if self.room.reporter.should_stop():
+                progress.seconds += time.perf_counter() - started
+                self.save()
+                raise StopRequested(f"search stopped in epoch {epoch}")
+            if trains_alpha:
+                self._architecture_step(orders[1][step])
+            self._weight_step(orders[0][step])
+            progress.step += 1
+        weight_loss, alpha_loss = (self.losses / self.n_steps).tolist()
+        check_finite(weight_loss + alpha_loss, epoch=epoch)
+        progress.curve.append(
+            {
+                "epoch": epoch,
+                "train_loss": weight_loss,
+                "architecture_loss": alpha_loss if trains_alpha else math.nan,
+                "validation_dice": self._validate(),
+                "n_operations": int(self.architecture.active.sum()),
+            }
+        )
+        self._decide()
+        progress.seconds += time.perf_counter() - started
+        self._close_epoch()
+
+    def record(self) -> SearchRecord:
+        """Return what the search leaves behind."""
+        arrays = {
+            name: np.asarray(values, dtype=bool if name == "active" else np.float64)
+            for name, values in self.progress.trajectory.items()
+        }
+        return SearchRecord(
+            genotype=self.architecture.genotype(),
+            **arrays,
+            events=self.progress.events,
+            curve=self.progress.curve,
+            edges=self.architecture.edges,
+            operations=self.architecture.operations,
+            n_steps=self.n_steps,
+            alpha_learning_rate=self.alpha_rate,
+        )
+
+    def load(self) -> None:
+        """Go on from the checkpoint if there is one."""
+        if not self.room.checkpoint_path.exists():
+            return
+        saved = load_checkpoint(self.room.checkpoint_path)
+        active = saved["active"].numpy()
+        self._remove_operations(active)
+        self.architecture.load_state_dict(saved["architecture"])
+        self.supernet.implant.cells.load_state_dict(saved["cells"])
+        self.supernet.implant.gates.load_state_dict(saved["gates"])
+        self._make_optimisers()
+        self.weight_optimiser.load_state_dict(saved["weight_optimiser"])
+        self.alpha_optimiser.load_state_dict(saved["alpha_optimiser"])
+        self.pruner.load_state_dict(saved["pruner"])
+        self.losses = saved["losses"].to(self.room.device)
+        self.progress = _Progress(**saved["progress"])
+
+    def save(self) -> None:
+        """Write everything the rest of the search depends on."""
+        save_checkpoint(
+            self.room.checkpoint_path,
+            {
+                "active": self.architecture.active.cpu(),
+                "architecture": self.architecture.state_dict(),
+                "cells": self.supernet.implant.cells.state_dict(),
+                "gates": self.supernet.implant.gates.state_dict(),
+                "weight_optimiser": self.weight_optimiser.state_dict(),
+                "alpha_optimiser": self.alpha_optimiser.state_dict(),
+                "pruner": self.pruner.state_dict(),
+                "losses": self.losses.cpu(),
+                "progress": {
+                    name: getattr(self.progress, name) for name in _Progress.__dataclass_fields__
+                },
+            },
+        )
+
+    def _make_optimisers(self) -> None:
+        settings = self.settings
+        self.weights = list(self.supernet.implant.cell_parameters())
+        self.weight_optimiser = torch.optim.SGD(
+            self.weights,
+            lr=settings.resolved_weight_learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        self.alpha_optimiser = torch.optim.Adam(
+            self.architecture.parameters(),
+            lr=self.alpha_rate,
+            betas=settings.alpha_betas,
+            weight_decay=settings.alpha_weight_decay,
+        )
+
+    def _architecture_step(self, indices: ndarray) -> None:
+        """One Adam step of alpha and beta; no gradient of any weight is formed."""
+        images, labels = load_batch(self.room.data, indices, self.room.device)
+        loss = segmentation_loss(self.supernet(images), labels)
+        parameters = list(self.architecture.parameters())
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(loss, parameters), strict=True
+        ):
+            parameter.grad = gradient
+        self.alpha_optimiser.step()
+        self.losses[1] += loss.detach()
+
+    def _weight_step(self, indices: ndarray) -> None:
+        """One SGD step of the cell weights with clipped gradients, alpha and beta held."""
+        images, labels = load_batch(self.room.data, indices, self.room.device)
+        done = self.progress.epoch * self.n_steps + self.progress.step
+        rate = cosine(
+            self.settings.resolved_weight_learning_rate,
+            0.0,
+            done / (self.settings.epochs * self.n_steps),
+        )
+        for group in self.weight_optimiser.param_groups:
+            group["lr"] = rate
+        loss = segmentation_loss(self.supernet(images), labels)
+        gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
+        for weight, gradient in zip(self.weights, gradients, strict=True):
+            weight.grad = gradient
+        torch.nn.utils.clip_grad_norm_(self.weights, self.settings.gradient_clip)
+        self.weight_optimiser.step()
+        self.losses[0] += loss.detach()
+
+    def _decide(self) -> None:
+        """Record the epoch, ask the pruner, and remove what it gives up."""
+        state = self._state()
+        decision = self.pruner.decide(state)
+        _check_contract(decision, state)
+        jsd = decision.measures.get("jsd", np.full(state.beta.shape, np.nan))
+        for name, value in (
+            ("alpha", state.alpha),
+            ("beta", state.beta),
+            ("importance", state.importance),
+            ("active", state.active),
+            ("jsd", jsd),
+        ):
+            self.progress.trajectory[name].append(value.tolist())
+        for reason in decision.reasons:
+            self.progress.events.append(_event(reason, state.epoch))
+        if (decision.keep != state.active).any():
+            self._remove_operations(decision.keep)
+        self.progress.stopped = decision.stop
+
+    def _remove_operations(self, keep: Bool[ndarray, "levels edges ops"]) -> None:
+        """Delete operations from every level's cell, from the logits and from both optimisers."""
+        gone: list[torch.nn.Parameter] = []
+        for level, cell in enumerate(self.supernet.implant.cells):
+            assert isinstance(cell, SearchCell)
+            gone += cell.prune(keep[0 if len(keep) == 1 else level])
+        self.architecture.prune(keep, self.alpha_optimiser)
+        removed = {id(parameter) for parameter in gone}
+        self.weights = [weight for weight in self.weights if id(weight) not in removed]
+        for group in self.weight_optimiser.param_groups:
+            group["params"] = [entry for entry in group["params"] if id(entry) not in removed]
+        for parameter in gone:
+            self.weight_optimiser.state.pop(parameter, None)
+
+    def _close_epoch(self) -> None:
+        progress = self.progress
+        entry = progress.curve[-1]
+        entry["seconds"] = progress.seconds
+        entry["ended_at"] = time.time()
+        counted = math.fsum(row["seconds"] for row in progress.curve)
+        for event in progress.events:
+            if event["epoch"] == progress.epoch:
+                event["seconds"] = counted
+        progress.epoch, progress.step, progress.seconds = progress.epoch + 1, 0, 0.0
+        self.losses.zero_()
+        self.room.reporter.progress(
+            epoch=progress.epoch,
+            n_epochs=self.settings.epochs,
+            loss=entry["train_loss"],
+            n_operations=int(self.architecture.active.sum()),
+        )
+        if progress.epoch % self.settings.checkpoint_every_epochs == 0:
+            self.save()
+
+    def _state(self) -> SearchState:
+        alpha, beta = self.architecture.as_arrays()
+        trajectory = self.progress.trajectory
+        return SearchState(
+            epoch=self.progress.epoch,
+            n_epochs=self.settings.epochs,
+            alpha=_read_only(alpha),
+            beta=_read_only(beta),
+            importance=_read_only(
+                self.architecture.importance().detach().cpu().numpy().astype(np.float64)
+            ),
+            active=_read_only(self.architecture.active_mask()),
+            operations=self.architecture.operations,
+            edges=self.architecture.edges,
+            alpha_history=_read_only(np.asarray([*trajectory["alpha"], alpha.tolist()])),
+            beta_history=_read_only(np.asarray([*trajectory["beta"], beta.tolist()])),
+            first_alpha_epoch=self.settings.alpha_warmup_epochs,
+            max_alpha_step_per_epoch=self.alpha_rate * self.n_steps,
+            values_of=self._values_of,
+        )
+
+    def _values_of(self, masks: Bool[ndarray, "n levels edges ops"]) -> Float[ndarray, " n"]:
+        """Validation Dice of the supernet when only the masked operations contribute.
+
+        The weights of the others are set to 0 and not renormalised; batch norms use the batch, as
+        always in the supernet (row 30). At most 256 slices, the same for every mask.
+        """
+        importance = self.architecture.importance().detach()
+        values = []
+        for mask in masks:
+            masked = importance * torch.from_numpy(mask).to(importance.device)
+            values.append(self._supernet_dice(masked))
+        return np.asarray(values)
+
+    def _validate(self) -> float:
+        every = self.settings.validate_every_epochs
+        if every == 0 or (self.progress.epoch + 1) % every:
+            return math.nan
+        return self._supernet_dice(None)
+
+    def _supernet_dice(self, importance: Tensor | None) -> float:
+        data: PreparedData = self.room.data
+        patients: list[str] = []
+        n_slices = 0
+        for patient in self.room.split.validation:
+            n_slices += sum(volume.n_slices for volume in data.volumes_of([patient]))
+            if patients and n_slices > _N_SCORING_SLICES:
+                break
+            patients.append(patient)
+        return validation_dice(
+            lambda images: self.supernet(images, importance),
+            data,
+            patients,
+            batch_size=self.settings.batch_size,
+            device=self.room.device,
+        )
+
+
+def _read_only(array: ndarray) -> ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def _event(reason: Reason, epoch: int) -> dict[str, Any]:
+    return {
+        "epoch": epoch,
+        "level": reason.level,
+        "edge": reason.edge,
+        "operations": list(reason.operations),
+        "rule": reason.rule,
+        "value": reason.value,
+        "threshold": reason.threshold,
+        "seconds": math.nan,
+    }
+
+
+def _check_contract(decision: Decision, state: SearchState) -> None:
+    """Refuse a decision that revives an operation, empties an edge or starves a node.
+
+    Raises:
+        SearchError: Naming the rule and the edge or node.
+    """
+    revived = np.argwhere(decision.keep & ~state.active)
+    if len(revived):
+        raise SearchError(
+            f"an operation pruner must not revive an operation, got (level, edge, operation) "
+            f"{revived[0].tolist()} in epoch {state.epoch}"
+        )
+    emptied = np.argwhere(~decision.keep.any(axis=-1))
+    if len(emptied):
+        raise SearchError(
+            f"an operation pruner must leave every edge an operation, got none on (level, edge) "
+            f"{emptied[0].tolist()} in epoch {state.epoch}"
+        )
+    live = live_edges(decision.keep, state.operations)
+    targets = np.array([target for _, target in state.edges])
+    for target in np.unique(targets):
+        fewest = int(live[:, targets == target].sum(axis=-1).min())
+        if fewest < EDGES_PER_NODE:
+            raise SearchError(
+                f"an operation pruner must leave every node {EDGES_PER_NODE} edges that carry "
+                f"something, got {fewest} into node {target} in epoch {state.epoch}"
+            )

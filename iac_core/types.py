@@ -1,0 +1,210 @@
+"""Protocols and small value classes that the parts of the core share."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeRef:
+    """One labelled volume of one patient, not loaded yet.
+
+    Attributes:
+        patient_id: Patient, the unit of splits and scores.
+        volume_id: Volume, unique in the data set (``patient001_frame01``).
+        phase: What the volume shows (``ED``, ``ES``), empty if the data set has one per patient.
+        image_path: Image file.
+        label_path: Label file.
+    """
+
+    patient_id: str
+    volume_id: str
+    image_path: Path
+    label_path: Path
+    phase: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """An image with its expert labels in the file's own axis order.
+
+    Attributes:
+        image: Intensities, shape ``(C, X, Y, Z)``, float32.
+        labels: Label values as the file has them, shape ``(X, Y, Z)``, uint8.
+        spacing_mm: Voxel edge lengths along X, Y and Z.
+        affine: Voxel indices to millimetres, shape ``(4, 4)``, float64.
+    """
+
+    image: Float[ndarray, "c x y z"]
+    labels: Int[ndarray, "x y z"]
+    spacing_mm: tuple[float, float, float]
+    affine: Float[ndarray, "4 4"]
+
+
+class SegmentationDataset(Protocol):
+    """A folder of labelled volumes in a known layout.
+
+    Attributes:
+        label_values: Every value a label file may hold, ascending, background first. Networks
+            predict indices into this tuple.
+        classes: What is scored: name → the label values that make it up. Classes may overlap.
+        channels: Names of the image channels.
+        reorients: Whether volumes are turned to the closest canonical orientation before they are
+            cut into slices; False keeps the file's axes and cuts along its last one, as suits
+            short-axis cardiac images.
+    """
+
+    label_values: ClassVar[tuple[int, ...]]
+    classes: ClassVar[Mapping[str, tuple[int, ...]]]
+    channels: ClassVar[tuple[str, ...]]
+    reorients: ClassVar[bool]
+
+    def volumes(self) -> tuple[VolumeRef, ...]:
+        """Return every labelled volume, ordered by patient, then volume.
+
+        Raises:
+            DataError: If the folder is not of this layout.
+        """
+        ...
+
+    def load(self, ref: VolumeRef) -> Volume:
+        """Read one volume.
+
+        Raises:
+            DataError: If a file cannot be read, or image and labels do not fit each other.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchState:
+    """What an operation pruner may see after an epoch: read-only arrays, never the network.
+
+    ``levels`` is 1 when all skip levels share one architecture.
+
+    Attributes:
+        epoch: Index of the epoch that has just ended, from 0.
+        n_epochs: Length of the full search.
+        alpha: Logits of operations, shape ``(levels, edges, ops)``.
+        beta: Logits of edges, shape ``(levels, edges)``.
+        importance: Softmax of alpha over the active operations of an edge, 0 where inactive, same
+            shape as alpha.
+        active: Which operations are still in the graph, bool, same shape as alpha.
+        operations: Names of the operations, length ``ops``.
+        edges: ``(source, target)`` of every edge; sources 0 and 1 are the cell's inputs, so the
+            first intermediate node is 2.
+        alpha_history: Alpha after every epoch so far, this one included, shape
+            ``(epochs, levels, edges, ops)``.
+        beta_history: Beta likewise, shape ``(epochs, levels, edges)``.
+        first_alpha_epoch: First epoch with architecture steps.
+        max_alpha_step_per_epoch: Learning rate of alpha × steps per epoch: about the most that
+            Adam can move a logit in an epoch.
+        values_of: Values of many masks at once, ``(n, levels, edges, ops)`` bool → ``(n,)``: mean
+            foreground Dice of the supernet on validation slices when only the masked operations
+            contribute. Costs forward passes.
+    """
+
+    epoch: int
+    n_epochs: int
+    alpha: Float[ndarray, "levels edges ops"]
+    beta: Float[ndarray, "levels edges"]
+    importance: Float[ndarray, "levels edges ops"]
+    active: Bool[ndarray, "levels edges ops"]
+    operations: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...]
+    alpha_history: Float[ndarray, "epochs levels edges ops"]
+    beta_history: Float[ndarray, "epochs levels edges"]
+    first_alpha_epoch: int
+    max_alpha_step_per_epoch: float
+    values_of: Callable[[Bool[ndarray, "n levels edges ops"]], Float[ndarray, " n"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why something was removed, or why the search stops.
+
+    Attributes:
+        rule: Name of the rule that fired.
+        value: The number it compared.
+        threshold: What it was compared with.
+        level: Skip level, 0 if the architecture is shared; -1 if it concerns the whole search.
+        edge: Edge, -1 if it concerns no single edge.
+        operations: Names of the operations removed.
+    """
+
+    rule: str
+    value: float = float("nan")
+    threshold: float = float("nan")
+    level: int = -1
+    edge: int = -1
+    operations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What an operation pruner decides after an epoch.
+
+    Attributes:
+        keep: Operations that stay, shape ``(levels, edges, ops)``, a subset of the active ones.
+        stop: Whether the search ends now.
+        reasons: One entry for each edge that loses operations, and one for the stop.
+        measures: Numbers to keep in the trajectory, for example ``{"jsd": (levels, edges)}``.
+    """
+
+    keep: Bool[ndarray, "levels edges ops"]
+    stop: bool = False
+    reasons: tuple[Reason, ...] = ()
+    measures: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class OperationPruner(Protocol):
+    """Removes candidate operations inside a search.
+
+    The constructor takes an instance of `Settings`, a frozen dataclass.
+    """
+
+    Settings: ClassVar[type]
+
+    def decide(self, state: SearchState) -> Decision:
+        """Say after an epoch which operations stay, whether to stop, and why."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next decision depends on beside the state: plain numbers and lists."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state that `state_dict` returned."""
+        ...
+
+
+class Reporter(Protocol):
+    """What a stage tells the outside while it runs, and asks of it."""
+
+    def progress(self, *, epoch: int, n_epochs: int, **values: float) -> None:
+        """Report an epoch that has ended, with named numbers (loss, operations left …)."""
+        ...
+
+    def should_stop(self) -> bool:
+        """Return whether the user asked to stop; asked at every step."""
+        ...
+
+
+class SilentReporter:
+    """Reports nothing and never stops."""
+
+    def progress(self, *, epoch: int, n_epochs: int, **values: float) -> None:
+        """Do nothing."""
+
+    def should_stop(self) -> bool:
+        """Return False."""
+        return False
+
+
+Curve = Sequence[Mapping[str, float]]
+"""One mapping per epoch: ``epoch``, ``train_loss``, ``validation_dice``, ``seconds`` …"""

@@ -1,0 +1,1 @@
+"""Many jobs: sweep files, plans, execution, tracking, and the command line."""

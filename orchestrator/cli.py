@@ -1,0 +1,371 @@
+"""The command line: plan, run, status, report, sync, doctor, check, phantom."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from iac_core.errors import DataError, IacError, Problem
+from orchestrator.live_view import (
+    LineView,
+    LiveView,
+    plan_table,
+    progress_cells,
+    stage_label,
+)
+from orchestrator.plan import Plan
+from orchestrator.run_sweep import JobEnd, SweepProgress, SweepRoom, View, request_stop, run_sweep
+from orchestrator.session import Session, driver_lock, open_sweep
+from orchestrator.spec import SweepError
+
+EXIT_BAD_INPUT = 2
+EXIT_FAILED_JOBS = 1
+EXIT_STOPPED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Sweeps of implantable adaptive cells: plan, run, resume, report.",
+)
+out = Console()
+err = Console(stderr=True)
+
+SweepPath = Annotated[Path, typer.Argument(help="The sweep file.", metavar="SWEEP")]
+DataOption = Annotated[
+    list[str] | None, typer.Option("--data", help="Folder of a dataset.", metavar="NAME=PATH")
+]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of runs, MLflow and stages.")]
+_RUNS = Path("runs")
+
+
+def main() -> None:
+    """Run the command line; bad input ends with exit code 2 and no traceback."""
+    try:
+        app()
+    except SweepError as error:
+        _print_problems(error.problems)
+        sys.exit(EXIT_BAD_INPUT)
+    except DataError as error:
+        _print_problems(error.problems)
+        sys.exit(EXIT_BAD_INPUT)
+    except IacError as error:
+        err.print(Text(str(error)), style="red", soft_wrap=True)
+        sys.exit(EXIT_BAD_INPUT)
+
+
+@app.command()
+def plan(
+    sweep: SweepPath,
+    data: DataOption = None,
+    runs: RunsOption = _RUNS,
+    jobs: Annotated[bool, typer.Option("--jobs", help="List every job.")] = False,
+) -> None:
+    """Show jobs and stages: what is shared, what is done, what would run. Changes nothing."""
+    session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
+    found = session.plan()
+    n_done = sum(state.is_done for state in found.states)
+    out.print(f"{session.spec.name}: {len(found.states)} jobs, {n_done} done")
+    out.print(plan_table(found))
+    for cell in session.expansion.dropped:
+        out.print(Text(f"left out: {json.dumps(cell)}"), soft_wrap=True)
+    if found.is_provisional:
+        missing = [name for name, source in found.sources.items() if not source.fingerprint]
+        out.print(
+            f"The folder of {', '.join(missing)} is not at hand: keys are provisional, nothing of it "
+            "counts as done. Give it with --data NAME=PATH."
+        )
+    if jobs:
+        for state in found.states:
+            mark = "done" if state.is_done else f"{len(state.tasks)}/{state.n_stages} keys known"
+            out.print(Text(f"{state.job.job_id}  {state.job.label}  {mark}"), soft_wrap=True)
+
+
+@app.command()
+def run(
+    sweep: SweepPath,
+    data: DataOption = None,
+    runs: RunsOption = _RUNS,
+    address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster.")
+    ] = None,
+    inline: Annotated[
+        bool, typer.Option("--inline", help="Run stages in this process, without Ray.")
+    ] = False,
+) -> None:
+    """Run what is missing of a sweep, then write tables and report. Run it again to resume."""
+    session = open_sweep(sweep, _overrides(data), runs, needs_data=True)
+    with driver_lock(session.run_dir):
+        session.stop_file.unlink(missing_ok=True)
+        progress = _run(session, address=address, inline=inline)
+    if session.stop_file.exists():
+        out.print("Stopped; the same command goes on from here.")
+        raise typer.Exit(EXIT_STOPPED)
+    if any(end.failure is not None for end in progress.ended.values()):
+        raise typer.Exit(EXIT_FAILED_JOBS)
+
+
+@app.command()
+def status(sweep: SweepPath, data: DataOption = None, runs: RunsOption = _RUNS) -> None:
+    """Show where a sweep stands, from any shell that sees its folders."""
+    session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
+    found = session.plan()
+    out.print(plan_table(found))
+    table = Table(box=None, pad_edge=False)
+    for name in ("under way or ended early", "", "outcome", "epoch", "loss", "operations", "Dice"):
+        table.add_column(name)
+    seen = set()
+    for state in found.states:
+        task = state.next_task
+        if task is None or (task.kind, task.key) in seen:
+            continue
+        seen.add((task.kind, task.key))
+        attempts = session.store.attempts(task.kind, task.key)
+        if attempts:
+            outcome = str(attempts[-1]["outcome"]).replace("lost", "running or lost")
+            reported = session.store.progress(task.kind, task.key) or {}
+            table.add_row(task.kind, stage_label(task), outcome, *progress_cells(reported))
+    if table.row_count:
+        out.print(table)
+    n_done = sum(state.is_done for state in found.states)
+    out.print(f"{n_done} of {len(found.states)} jobs done")
+
+
+@app.command()
+def report(
+    sweep: Annotated[
+        Path | None, typer.Argument(help="The sweep file.", metavar="[SWEEP]")
+    ] = None,
+    data: DataOption = None,
+    runs: RunsOption = _RUNS,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow server; no stage folder is needed then.")
+    ] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="Experiment on that server, without a sweep file.")
+    ] = None,
+) -> None:
+    """Draw tables from MLflow and write the report: Markdown, LaTeX, HTML."""
+    from orchestrator.reporting import report_from_tracking, report_sweep, sync_sweep
+
+    if sweep is None:
+        if tracking_uri is None or experiment is None:
+            raise typer.BadParameter("give a sweep file, or --tracking-uri and --experiment")
+        paths = report_from_tracking(tracking_uri, experiment, runs / experiment)
+    else:
+        session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
+        if tracking_uri is None:
+            trouble = sync_sweep(session).trouble
+            if trouble:
+                err.print(Text(f"MLflow is away, the report may lack jobs: {trouble}"))
+        paths = report_sweep(session, tracking_uri)
+    for path in (paths.markdown, paths.latex, paths.html):
+        out.print(Text(str(path)), soft_wrap=True)
+
+
+@app.command()
+def sync(sweep: SweepPath, data: DataOption = None, runs: RunsOption = _RUNS) -> None:
+    """Send finished jobs that MLflow does not have yet."""
+    from orchestrator.reporting import sync_sweep
+
+    session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
+    result = sync_sweep(session)
+    out.print(f"{result.n_written} jobs sent, {result.n_present} were there already")
+    if result.trouble:
+        err.print(Text(f"MLflow is away: {result.trouble}"), style="red", soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED_JOBS)
+
+
+@app.command()
+def doctor(
+    sweep: Annotated[
+        Path | None, typer.Argument(help="The sweep file.", metavar="[SWEEP]")
+    ] = None,
+    data: DataOption = None,
+    runs: RunsOption = _RUNS,
+) -> None:
+    """Look at versions, devices, disk, tracking and data folders: ok, or the way out."""
+    from orchestrator.doctor import examine
+
+    folders: dict[str, tuple[str, str]] = {}
+    uri = f"sqlite:///{(runs / 'mlflow.db').resolve()}"
+    if sweep is not None:
+        session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
+        uri = session.tracking_uri
+        folders = {name: (entry.layout, entry.path) for name, entry in session.sources.items()}
+    findings = list(examine(runs, uri, folders))
+    for finding in findings:
+        line = Text(f"{finding.what:<14}")
+        line.append("ok  " if finding.is_ok else "NO  ", style="green" if finding.is_ok else "red")
+        line.append(finding.text)
+        out.print(line, soft_wrap=True)
+    if not all(finding.is_ok for finding in findings):
+        raise typer.Exit(EXIT_FAILED_JOBS)
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="The data folder.")],
+    layout: Annotated[str, typer.Option(help="How it is laid out.")] = "acdc",
+) -> None:
+    """Read every volume of a data folder and say what it holds and what is wrong with it."""
+    from iac_core.data import DATASETS
+    from iac_core.data.check import check_dataset
+    from iac_core.registry import look_up
+
+    summary = check_dataset(look_up(layout, DATASETS, what="layout")(folder))
+    if summary.problems:
+        raise DataError(summary.problems)
+    out.print(f"{summary.n_patients} patients, {summary.n_volumes} labelled volumes")
+    for axis, spacing, extent in zip("XYZ", summary.spacing_mm, summary.shape, strict=True):
+        out.print(
+            f"{axis}: {spacing[0]:.3g} to {spacing[1]:.3g} mm, {extent[0]} to {extent[1]} voxels"
+        )
+
+
+@app.command()
+def phantom(
+    folder: Annotated[Path, typer.Argument(help="The folder to write.")],
+    patients: Annotated[int, typer.Option(help="Number of patients.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
+) -> None:
+    """Generate beating hearts in the ACDC layout; a folder that has them already is left alone."""
+    from iac_core.data.phantom import PhantomSettings, write_phantom
+
+    written = write_phantom(folder, PhantomSettings(n_patients=patients, seed=seed))
+    verb = "wrote" if written else "already there:"
+    out.print(Text(f"{verb} {patients} phantom patients in {folder}"), soft_wrap=True)
+
+
+def _run(session: Session, *, address: str | None, inline: bool) -> SweepProgress:
+    """Run stages, keep MLflow up to date beside them, report at the end."""
+    from orchestrator.reporting import open_tracking, report_sweep
+    from orchestrator.tracking import FinishedJob
+
+    found = session.plan()
+    out.print(f"{session.spec.name}: {len(found.states)} jobs")
+    out.print(plan_table(found))
+    tracking = open_tracking(session)
+
+    def on_job_end(end: JobEnd) -> None:
+        tracking.put(FinishedJob(job=end.state.job, tasks=end.state.tasks, failure=end.failure))
+
+    progress = _execute(session, found, on_job_end, address=address, inline=inline)
+    failed = [end for end in progress.ended.values() if end.failure is not None]
+    stopped = len(progress.ended) < progress.n_jobs
+    tracking.close("KILLED" if stopped else "FAILED" if failed else "FINISHED")
+    _print_failures(progress)
+    if tracking.trouble:
+        err.print(
+            Text(
+                f"MLflow is away ({tracking.trouble}): {len(tracking.unsent)} jobs are kept and sent "
+                "by `orchestrator sync`, or by the next run or report."
+            ),
+            soft_wrap=True,
+        )
+        return progress
+    if progress.ended:
+        paths = report_sweep(session, None)
+        out.print(Text(f"\nreport       {paths.html}"), soft_wrap=True)
+        out.print(Text(f"             {paths.markdown}"), soft_wrap=True)
+        out.print(Text(f"tables       {session.run_dir / 'tables'}"), soft_wrap=True)
+        out.print(Text(f"MLflow       {_mlflow_command(session)}"), soft_wrap=True)
+    return progress
+
+
+def _execute(
+    session: Session,
+    found: Plan,
+    on_job_end: Callable[[JobEnd], None],
+    *,
+    address: str | None,
+    inline: bool,
+) -> SweepProgress:
+    from orchestrator.executors import Executor, InlineExecutor
+
+    resources = session.spec.resources
+    room = SweepRoom(
+        store=session.store,
+        stop_file=session.stop_file,
+        sources=session.sources,
+        resources=resources,
+    )
+    with ExitStack() as stack:
+        n_slots = float(resources.cpus or os.cpu_count() or 1)
+        executor: Executor = InlineExecutor()
+        if not inline and any(not state.is_done for state in found.states):
+            from orchestrator.ray_executor import RayExecutor
+
+            on_ray = stack.enter_context(RayExecutor(n_cpus=resources.cpus, address=address))
+            executor, n_slots = on_ray, on_ray.n_cpus()
+            room = SweepRoom(
+                store=room.store,
+                stop_file=room.stop_file,
+                sources=room.sources,
+                resources=resources,
+                has_gpus=on_ray.n_gpus() > 0,
+            )
+        view: View = LineView(out)
+        if out.is_terminal:
+            view = stack.enter_context(LiveView(out, found, session.store, n_slots))
+        stack.enter_context(_stop_on_interrupt(session))
+        return run_sweep(session.expansion.jobs, room, executor, view=view, on_job_end=on_job_end)
+
+
+@contextmanager
+def _stop_on_interrupt(session: Session) -> Iterator[None]:
+    """First Ctrl-C: running stages checkpoint and end. Second: leave at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if session.stop_file.exists():
+            raise KeyboardInterrupt
+        request_stop(session.stop_file)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _mlflow_command(session: Session) -> str:
+    uri = session.tracking_uri
+    if uri.startswith("sqlite"):
+        return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}"
+    return uri
+
+
+def _overrides(data: list[str] | None) -> dict[str, str]:
+    overrides = {}
+    for entry in data or []:
+        name, equals, folder = entry.partition("=")
+        if not equals or not folder:
+            raise typer.BadParameter(f"--data must be NAME=PATH, got {entry!r}")
+        overrides[name] = str(Path(folder).expanduser().resolve())
+    return overrides
+
+
+def _print_failures(progress: SweepProgress) -> None:
+    for failure in progress.failures:
+        text = (
+            f"failed  {failure.stage} [{failure.key}] after epoch {failure.epoch}: {failure.error}"
+        )
+        err.print(Text(text), style="red", soft_wrap=True)
+
+
+def _print_problems(problems: tuple[Problem, ...]) -> None:
+    for problem in problems:
+        err.print(Text(str(problem)), style="red", soft_wrap=True)
+    plural = "problem" if len(problems) == 1 else "problems"
+    err.print(f"{len(problems)} {plural}; nothing was started.")

@@ -1,0 +1,112 @@
+"""Whether this machine can run sweeps: one line per thing, ok or the way out."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from iac_core.data import DATASETS
+from iac_core.data.check import check_dataset
+from orchestrator.tracking import TrackingUnavailable, check_reachable
+
+_PACKAGES = {"torch": "2.13", "ray": "2.60", "mlflow": "3.17", "optuna": "5.0", "monai": "1.6"}
+_LEAST_FREE_GIB = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line: what was looked at, whether it is fine, and what was seen or what to do."""
+
+    what: str
+    is_ok: bool
+    text: str
+
+
+def examine(
+    runs_dir: Path, tracking_uri: str, data: dict[str, tuple[str, str]]
+) -> Iterator[Finding]:
+    """Look at versions, devices, disk, tracking and data folders.
+
+    Args:
+        runs_dir: Where runs will lie.
+        tracking_uri: MLflow's tracking URI.
+        data: Dataset → layout and folder.
+    """
+    version = platform.python_version()
+    yield Finding(
+        what="python",
+        is_ok=sys.version_info >= (3, 11),
+        text=version
+        if sys.version_info >= (3, 11)
+        else f"{version}: install Python 3.11 or newer",
+    )
+    for name, wanted in _PACKAGES.items():
+        yield _package(name, wanted)
+    yield _devices()
+    yield _disk(runs_dir)
+    yield _tracking(tracking_uri)
+    for name, (layout, folder) in data.items():
+        yield _data(name, layout, Path(folder))
+
+
+def _package(name: str, wanted: str) -> Finding:
+    try:
+        found = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(what=name, is_ok=False, text="not installed: run `make install`")
+    fits = found.startswith(wanted)
+    advice = "" if fits else f": this project was tested with {wanted}, run `make install`"
+    return Finding(what=name, is_ok=fits, text=found + advice)
+
+
+def _devices() -> Finding:
+    cpus = f"{os.cpu_count()} CPUs"
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        return Finding(what="devices", is_ok=True, text=f"{cpus}, {', '.join(names)}")
+    if shutil.which("nvidia-smi"):
+        text = f"{cpus}; a GPU that torch cannot use: install the CUDA build of torch"
+        return Finding(what="devices", is_ok=False, text=text)
+    return Finding(what="devices", is_ok=True, text=f"{cpus}, no GPU")
+
+
+def _disk(runs_dir: Path) -> Finding:
+    place = next(
+        parent for parent in [runs_dir.resolve(), *runs_dir.resolve().parents] if parent.exists()
+    )
+    free = shutil.disk_usage(place).free / 2**30
+    writable = os.access(place, os.W_OK)
+    text = f"{free:.0f} GiB free in {place}"
+    if not writable:
+        text = f"{place} is not writable: choose another folder with --runs"
+    elif free < _LEAST_FREE_GIB:
+        text += f": free {_LEAST_FREE_GIB:.0f} GiB, or choose another folder with --runs"
+    return Finding(what="disk", is_ok=writable and free >= _LEAST_FREE_GIB, text=text)
+
+
+def _tracking(uri: str) -> Finding:
+    try:
+        check_reachable(uri)
+    except TrackingUnavailable as error:
+        text = f"{error}: start it, or leave tracking.uri out to use a local file"
+        return Finding(what="tracking", is_ok=False, text=text)
+    return Finding(what="tracking", is_ok=True, text=uri)
+
+
+def _data(name: str, layout: str, folder: Path) -> Finding:
+    what = f"data {name}"
+    if not folder.is_dir():
+        text = f"no folder {folder}: give it with --data {name}=PATH"
+        return Finding(what=what, is_ok=False, text=text)
+    summary = check_dataset(DATASETS[layout](folder))
+    if summary.problems:
+        text = f"{len(summary.problems)} problems, the first: {summary.problems[0]}"
+        return Finding(what=what, is_ok=False, text=text)
+    text = f"{summary.n_patients} patients, {summary.n_volumes} volumes in {folder}"
+    return Finding(what=what, is_ok=True, text=text)

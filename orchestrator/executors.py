@@ -1,0 +1,48 @@
+"""What runs stages: the protocol, and the executor that runs them in this process."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from orchestrator.resources import StageResources
+from workers.run_stage import StageEnd, StageOrder, run_stage
+from workers.tasks import StageTask
+
+
+class Executor(Protocol):
+    """Runs stages and says how they ended."""
+
+    def submit(self, task: StageTask, order: StageOrder, resources: StageResources) -> None:
+        """Take a stage on; every stage it builds on is whole."""
+        ...
+
+    def ended(self, timeout_s: float) -> Sequence[tuple[StageTask, StageEnd]]:
+        """Return the stages that have ended since the last call, after at most `timeout_s`."""
+        ...
+
+    def running(self) -> Sequence[StageTask]:
+        """Return the stages taken on that have not ended."""
+        ...
+
+
+class InlineExecutor:
+    """Runs each stage in this process, one after the other: for tests and breakpoints."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[StageTask, StageOrder]] = []
+
+    def submit(self, task: StageTask, order: StageOrder, resources: StageResources) -> None:
+        """Queue a stage."""
+        self._waiting.append((task, order))
+
+    def ended(self, timeout_s: float) -> Sequence[tuple[StageTask, StageEnd]]:
+        """Run the next stage of the queue to its end."""
+        if not self._waiting:
+            return []
+        task, order = self._waiting[0]
+        end = run_stage(task, order)
+        self._waiting.pop(0)
+        return [(task, end)]
+
+    def running(self) -> Sequence[StageTask]:
+        """Return the queue."""
+        return [task for task, _ in self._waiting]

@@ -1,0 +1,87 @@
+"""From a sweep to its jobs, in a stable order, each once."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from iac_core.errors import ConfigError
+from orchestrator.spec import AXES, SweepSpec
+from workers.job import Job, JobSettings
+
+Cell = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expansion:
+    """The jobs of a sweep.
+
+    Attributes:
+        jobs: In the grid's order (dataset, backbone, pruner, seed, further axes), then included
+        cells. dropped: Grid cells that an exclude left out.
+    """
+
+    jobs: tuple[Job, ...]
+    dropped: tuple[Cell, ...]
+
+
+def expand(spec: SweepSpec) -> Expansion:
+    """Return every job of a sweep.
+
+    Raises:
+        ConfigError: If an exclude matches no cell, or nothing is left.
+    """
+    grid = list(_grid(spec))
+    kept, dropped = [], []
+    for cell in grid:
+        excluded = any(_matches(cell, pattern) for pattern in spec.exclude)
+        (dropped if excluded else kept).append(cell)
+    for pattern in spec.exclude:
+        if not any(_matches(cell, pattern) for cell in grid):
+            raise ConfigError(
+                f"{spec.path}: an exclude must match a cell of the grid, got {dict(pattern)}; "
+                "correct or remove it"
+            )
+    jobs: dict[str, Job] = {}
+    for cell in [*kept, *spec.include]:
+        job = _job(spec, cell)
+        jobs.setdefault(job.job_id, job)
+    if not jobs:
+        raise ConfigError(f"{spec.path}: a sweep must have a job, got none; loosen its excludes")
+    return Expansion(jobs=tuple(jobs.values()), dropped=tuple(dropped))
+
+
+def _grid(spec: SweepSpec) -> Iterator[Cell]:
+    names = [axis.name for axis in spec.axes]
+    for values in itertools.product(*(axis.values for axis in spec.axes)):
+        yield dict(zip(names, values, strict=True))
+
+
+def _matches(cell: Cell, pattern: Cell) -> bool:
+    return all(cell.get(name) == value for name, value in pattern.items())
+
+
+def _job(spec: SweepSpec, cell: Cell) -> Job:
+    stages = dict(spec.stages)
+    for name, value in cell.items():
+        if name not in AXES:
+            stages = spec.with_setting(stages, name, value)
+    split = stages["split"]
+    content = ""
+    if split.file:
+        content = spec.split_contents[split.file]
+        path = str((spec.path.parent / split.file).resolve())
+        stages["split"] = replace(split, file=path)
+    return Job(
+        dataset=cell["dataset"],
+        backbone=cell["backbone"],
+        pruner=cell["pruner"],
+        seed=cell["seed"],
+        control=spec.controls.get(cell["pruner"], ""),
+        settings=JobSettings(
+            **stages,
+            backbone=spec.backbones[cell["backbone"]],
+            pruner=spec.pruners[cell["pruner"]],
+            split_content=content,
+        ),
+    )

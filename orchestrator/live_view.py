@@ -1,0 +1,216 @@
+"""What the user sees while a sweep runs: one screen on a terminal, one line per event
+elsewhere.
+"""
+
+import time
+from collections import Counter
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.plan import Plan
+from orchestrator.run_sweep import SweepProgress, View
+from workers.run_stage import StageEnd
+from workers.stage_store import StageStore
+from workers.tasks import StageTask
+
+_MOST_RUNNING_ROWS = 12
+_MOST_FAILURES = 3
+
+
+def stage_label(task: StageTask) -> str:
+    """Return what a stage computes, in the words of the sweep."""
+    job = task.job
+    names = [job.dataset]
+    if task.kind != "prepare":
+        names.append(job.backbone)
+    if task.kind in ("search", "retrain", "evaluate"):
+        names.append(job.pruner)
+    if task.kind != "prepare":
+        names.append(f"seed {job.seed}")
+    return " · ".join(names)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person would say them.
+
+    Examples:
+        >>> duration(3), duration(75), duration(7300)
+        ('3 s', '1 min 15 s', '2 h 01 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def plan_table(plan: Plan) -> Table:
+    """Return the table of a plan: stages wanted, distinct, done, to run."""
+    table = Table(title=None, box=None, pad_edge=False)
+    table.add_column("stage")
+    for name in ("wanted by jobs", "distinct", "done", "to run"):
+        table.add_column(name, justify="right")
+    for row in plan.counts():
+        table.add_row(
+            str(row["kind"]),
+            *(str(row[name]) for name in ("wanted", "distinct", "done", "to_run")),
+        )
+    return table
+
+
+class LineView(View):
+    """One line per event: for logs and pipes.
+
+    Args:
+        console: Where lines go.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def submitted(self, task: StageTask) -> None:
+        """Say that a stage starts."""
+        self._say(f"start   {task.kind:<9} {stage_label(task)}  [{task.key}]")
+
+    def ended(self, task: StageTask, end: StageEnd) -> None:
+        """Say how a stage ended."""
+        text = f"{end.ending:<7} {task.kind:<9} {stage_label(task)}  [{task.key}]"
+        if end.record is not None:
+            last = end.record.attempts[-1]
+            text += f"  {duration(last['end'] - last['start'])}"
+        if end.failure is not None:
+            text += f"  {end.failure.error}"
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        stamp = time.strftime("%H:%M:%S")
+        self._console.print(f"{stamp}  {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveView(View):
+    """One screen that is redrawn in place; a context manager.
+
+    Args:
+        console: The terminal.
+        plan: What the sweep needed when it started.
+        store: Where running stages leave their progress.
+        n_slots: Stages that can run at a time, for the estimate of the time left.
+    """
+
+    def __init__(self, console: Console, plan: Plan, store: StageStore, n_slots: float) -> None:
+        self._plan = plan
+        self._store = store
+        self._n_slots = max(1.0, n_slots)
+        self._started = time.monotonic()
+        self._progress = SweepProgress(n_jobs=len(plan.states))
+        self._live = Live(console=console, auto_refresh=False, transient=False)
+
+    def __enter__(self) -> "LiveView":
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def refresh(self, progress: SweepProgress) -> None:
+        """Redraw."""
+        self._progress = progress
+        self._live.update(self.draw(), refresh=True)
+
+    def draw(self) -> RenderableType:
+        """Return the screen."""
+        progress = self._progress
+        parts: list[RenderableType] = [self._stage_counts(), Text()]
+        if progress.running:
+            parts += [self._running_rows(), Text()]
+        parts += [
+            Text(f"failed  {failure.stage} [{failure.key}]: {failure.error}", style="red")
+            for failure in progress.failures[-_MOST_FAILURES:]
+        ]
+        parts.append(Text(self._summary()))
+        return Group(*parts)
+
+    def _stage_counts(self) -> Table:
+        progress = self._progress
+        executed = Counter(kind for kind, _ in progress.executed)
+        reused = Counter(kind for kind, _ in progress.reused)
+        running = Counter(task.kind for task in progress.running)
+        failed = Counter(failure.stage for failure in progress.failures)
+        table = Table(box=None, pad_edge=False)
+        table.add_column("stage")
+        for name in ("done", "reused", "running", "failed", "left"):
+            table.add_column(name, justify="right")
+        for row in self._plan.counts():
+            kind = str(row["kind"])
+            left = int(row["distinct"]) - executed[kind] - reused[kind] - failed[kind]
+            numbers = (executed, reused, running, failed)
+            table.add_row(
+                kind, *(str(number[kind] or "·") for number in numbers), str(max(0, left) or "·")
+            )
+        return table
+
+    def _running_rows(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for name in ("running", "", "epoch", "loss", "operations", "Dice"):
+            table.add_column(name, justify="left" if name in ("running", "") else "right")
+        for task in self._progress.running[:_MOST_RUNNING_ROWS]:
+            seen = self._store.progress(task.kind, task.key) or {}
+            table.add_row(task.kind, stage_label(task), *progress_cells(seen))
+        hidden = len(self._progress.running) - _MOST_RUNNING_ROWS
+        if hidden > 0:
+            table.add_row("…", f"and {hidden} more")
+        return table
+
+    def _summary(self) -> str:
+        progress = self._progress
+        elapsed = time.monotonic() - self._started
+        text = f"{len(progress.ended)} of {progress.n_jobs} jobs ended · {duration(elapsed)}"
+        left = self._seconds_left()
+        if progress.is_stopping:
+            text += " · stopping: the running stages write their checkpoints"
+        elif left is not None and progress.running:
+            text += f" · about {duration(left)} left"
+        return text
+
+    def _seconds_left(self) -> float | None:
+        """Mean seconds per kind seen so far × stages left; None until every kind left was seen."""
+        by_kind: dict[str, list[float]] = {}
+        for (kind, _), seconds in self._progress.executed.items():
+            by_kind.setdefault(kind, []).append(seconds)
+        total = 0.0
+        for row in self._plan.counts():
+            kind = str(row["kind"])
+            n_done = sum(1 for found, _ in self._progress.executed if found == kind)
+            left = int(row["to_run"]) - n_done
+            if left > 0 and kind not in by_kind:
+                return None
+            if left > 0:
+                total += left * sum(by_kind[kind]) / len(by_kind[kind])
+        return total / self._n_slots
+
+
+def progress_cells(seen: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Return epoch, loss, operations left and validation Dice of a progress report, as text."""
+
+    def number(name: str, form: str) -> str:
+        value = seen.get(name)
+        return "" if value is None or value != value else format(value, form)
+
+    epoch = f"{seen['epoch']}/{seen['n_epochs']}" if "epoch" in seen else "starting"
+    return (
+        epoch,
+        number("loss", ".3f"),
+        number("n_operations", ".0f"),
+        number("validation_dice", ".3f"),
+    )

@@ -1,0 +1,149 @@
+"""From jobs to stages: which are distinct, which are done, which are shared. No side effects."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from workers.job import Job
+from workers.stage_store import StageRecord, StageStore
+from workers.tasks import STAGE_VERSIONS, DataSource, StageTask, chain, stage_tasks
+
+STAGE_KINDS: tuple[str, ...] = tuple(STAGE_VERSIONS)
+
+
+class KnownRecords:
+    """Manifests of finished stages, each read once.
+
+    Args:
+        store: Where stages lie.
+    """
+
+    def __init__(self, store: StageStore) -> None:
+        self.store = store
+        self._records: dict[tuple[str, str], StageRecord] = {}
+
+    def get(self, task: StageTask) -> StageRecord | None:
+        """Return the record of a finished stage, or None."""
+        known = self._records.get((task.kind, task.key))
+        if known is None:
+            known = self.store.record(task.kind, task.key)
+            if known is not None:
+                self.add(known)
+        return known
+
+    def add(self, record: StageRecord) -> None:
+        """Remember the record of a stage that has just finished."""
+        self._records[(record.kind, record.key)] = record
+
+    def genotypes(self) -> dict[str, str]:
+        """Return key → genotype of the finished searches that were asked for so far."""
+        return {
+            key: str(record.outcome["genotype"])
+            for (kind, key), record in self._records.items()
+            if kind == "search"
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """Where a job stands.
+
+    Attributes:
+        job: The job.
+        tasks: Its stages whose keys are known, in order.
+        next_task: The first of them that is not done; None if the job is complete.
+        n_stages: Stages in the job's chain, known or not.
+    """
+
+    job: Job
+    tasks: tuple[StageTask, ...]
+    next_task: StageTask | None
+    n_stages: int
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every stage is whole."""
+        return self.next_task is None
+
+
+def job_state(job: Job, source: DataSource, records: KnownRecords) -> JobState:
+    """Return where a job stands, asking the store for each of its stages in turn."""
+    tasks = stage_tasks(job, source, records.genotypes())
+    search = next((task for task in tasks if task.kind == "search"), None)
+    if search is not None and search.key not in records.genotypes() and records.get(search):
+        tasks = stage_tasks(job, source, records.genotypes())
+    missing = next((task for task in tasks if records.get(task) is None), None)
+    return JobState(job=job, tasks=tasks, next_task=missing, n_stages=len(chain(job.control)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a sweep needs.
+
+    Attributes:
+        states: Every job, in the sweep's order.
+        sources: Dataset → its folder.
+        done: ``(kind, key)`` of the distinct stages that are whole.
+        missing: Those whose keys are known and that are not.
+        n_undetermined: Kind → stages whose keys depend on a genotype that is not found yet.
+    """
+
+    states: tuple[JobState, ...]
+    sources: Mapping[str, DataSource]
+    done: frozenset[tuple[str, str]]
+    missing: frozenset[tuple[str, str]]
+    n_undetermined: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_provisional(self) -> bool:
+        """Whether a data folder was not at hand, so that keys will change."""
+        return any(not source.fingerprint for source in self.sources.values())
+
+    def counts(self) -> list[dict[str, int | str]]:
+        """Return a row per kind: ``kind``, ``wanted``, ``distinct``, ``done``, ``to_run``.
+
+        ``wanted`` counts every job's stages, ``distinct`` each stage once. Stages whose keys are
+        not known yet count as distinct: two searches may still find one genotype.
+        """
+        wanted = Counter(kind for state in self.states for kind in chain(state.job.control))
+        rows: list[dict[str, int | str]] = []
+        for kind in STAGE_KINDS:
+            done = sum(1 for found, _ in self.done if found == kind)
+            missing = sum(1 for found, _ in self.missing if found == kind)
+            unknown = self.n_undetermined.get(kind, 0)
+            rows.append(
+                {
+                    "kind": kind,
+                    "wanted": wanted[kind],
+                    "distinct": done + missing + unknown,
+                    "done": done,
+                    "to_run": missing + unknown,
+                }
+            )
+        return rows
+
+
+def make_plan(jobs: Iterable[Job], sources: Mapping[str, DataSource], store: StageStore) -> Plan:
+    """Look up what of a sweep is done.
+
+    Args:
+        jobs: The sweep's jobs.
+        sources: Dataset → its folder.
+        store: Where stages lie.
+    """
+    records = KnownRecords(store)
+    states = tuple(job_state(job, sources[job.dataset], records) for job in jobs)
+    done, missing = set(), set()
+    undetermined: Counter[str] = Counter()
+    for state in states:
+        for task in state.tasks:
+            place = (task.kind, task.key)
+            (done if records.get(task) is not None else missing).add(place)
+        undetermined.update(chain(state.job.control)[len(state.tasks) :])
+    return Plan(
+        states=states,
+        sources=sources,
+        done=frozenset(done),
+        missing=frozenset(missing),
+        n_undetermined=undetermined,
+    )

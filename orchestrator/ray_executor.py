@@ -1,0 +1,121 @@
+"""Stages as Ray tasks, on a cluster that this command starts or on a running one.
+
+The only file that imports Ray. Ray places the tasks and restarts those whose worker or node died;
+which stages exist and which are done is the stage store's business, so nothing of Ray's state has
+to survive.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from orchestrator.resources import StageResources
+from workers.run_stage import Failure, StageEnd, StageOrder, run_stage
+from workers.tasks import StageTask
+
+_RESTARTS_AFTER_A_LOST_WORKER = 3
+
+
+class RayExecutor:
+    """Runs stages on Ray; a context manager that owns the connection.
+
+    Args:
+        n_cpus: CPUs of the cluster started here; None is all. Ignored with an address.
+        address: A running cluster; None starts one on this machine.
+    """
+
+    def __init__(self, *, n_cpus: int | None = None, address: str | None = None) -> None:
+        self._n_cpus = n_cpus
+        self._address = address
+        self._tasks: dict[Any, StageTask] = {}
+        self._ended_refs: dict[str, Any] = {}
+        self._remote: Any = None
+
+    def __enter__(self) -> "RayExecutor":
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        ray.init(
+            address=self._address,
+            num_cpus=None if self._address else self._n_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+        )
+        self._remote = ray.remote(_run_after)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        ray.shutdown()
+
+    def submit(self, task: StageTask, order: StageOrder, resources: StageResources) -> None:
+        """Hand a stage to Ray, with the small records of the stages that it builds on."""
+        cpus = self._cpus_of_largest_node() if order.is_exclusive else resources.cpus
+        if order.is_exclusive and resources.gpus:
+            cpus = resources.cpus
+        parents = [
+            self._ended_refs[key] for key in task.parents.values() if key in self._ended_refs
+        ]
+        options: dict[str, Any] = {
+            "num_cpus": cpus,
+            "num_gpus": resources.gpus or 0,
+            "max_retries": _RESTARTS_AFTER_A_LOST_WORKER,
+            "name": f"{task.kind} {task.key}",
+        }
+        if resources.memory_gib is not None:
+            options["memory"] = int(resources.memory_gib * 2**30)
+        reference = self._remote.options(**options).remote(task, order, *parents)
+        self._tasks[reference] = task
+
+    def ended(self, timeout_s: float) -> Sequence[tuple[StageTask, StageEnd]]:
+        """Return what has ended; a worker lost for good becomes a failed end."""
+        if not self._tasks:
+            return []
+        ready, _ = ray.wait(list(self._tasks), num_returns=1, timeout=timeout_s, fetch_local=True)
+        return [self._collect(reference) for reference in ready]
+
+    def running(self) -> Sequence[StageTask]:
+        """Return the stages handed to Ray that have not ended, waiting ones included."""
+        return list(self._tasks.values())
+
+    def n_gpus(self) -> float:
+        """Return the GPUs of the cluster."""
+        return float(ray.cluster_resources().get("GPU", 0.0))
+
+    def n_cpus(self) -> float:
+        """Return the CPUs of the cluster."""
+        return float(ray.cluster_resources().get("CPU", 1.0))
+
+    def _collect(self, reference: Any) -> tuple[StageTask, StageEnd]:  # noqa: ANN401
+        task = self._tasks.pop(reference)
+        try:
+            end: StageEnd = ray.get(reference)
+        except RayError as error:
+            failure = Failure(
+                stage=task.kind,
+                key=task.key,
+                epoch=0,
+                error=f"{type(error).__name__}: the worker was lost",
+                trace=str(error),
+            )
+            return task, StageEnd(ending="failed", failure=failure)
+        if end.ending == "done":
+            self._ended_refs[task.key] = reference
+        return task, end
+
+    def _cpus_of_largest_node(self) -> float:
+        return max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+
+
+def _run_after(task: StageTask, order: StageOrder, *parents: StageEnd) -> StageEnd:
+    """Run a stage; the parents' records only make Ray wait for them."""
+    return run_stage(task, order)

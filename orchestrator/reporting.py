@@ -1,0 +1,78 @@
+"""From an open sweep to MLflow, tables and report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from orchestrator.session import Session
+from orchestrator.tracking import BackgroundTracker, FinishedJob, Tracker
+from results.collect import collect
+from results.report import ReportPaths, write_report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncResult:
+    """Jobs sent, jobs that MLflow had already, and why sending ended early."""
+
+    n_written: int
+    n_present: int
+    trouble: str
+
+
+def open_tracking(session: Session) -> BackgroundTracker:
+    """Return the writer of a sweep's finished jobs."""
+    root = session.runs_dir / "mlartifacts" if session.spec.tracking.uri is None else None
+    session.runs_dir.mkdir(parents=True, exist_ok=True)
+    tracker = Tracker(
+        session.tracking_uri,
+        session.experiment,
+        session.spec.name,
+        session.store,
+        artifact_root=root,
+    )
+    return BackgroundTracker(tracker)
+
+
+def sync_sweep(session: Session) -> SyncResult:
+    """Send every finished job that MLflow does not have."""
+    done = [state for state in session.plan().states if state.is_done]
+    tracking = open_tracking(session)
+    for state in done:
+        tracking.put(FinishedJob(job=state.job, tasks=state.tasks))
+    tracking.close("FINISHED")
+    n_present = len(done) - tracking.n_written - len(tracking.unsent)
+    return SyncResult(n_written=tracking.n_written, n_present=n_present, trouble=tracking.trouble)
+
+
+def report_sweep(session: Session, tracking_uri: str | None) -> ReportPaths:
+    """Draw the sweep's tables from MLflow and write its report; jobs without a run are missing."""
+    jobs = session.expansion.jobs
+    tables = collect(
+        tracking_uri or session.tracking_uri,
+        session.experiment,
+        session.run_dir / "tables",
+        job_ids={job.job_id for job in jobs},
+    )
+    expected = pd.DataFrame(
+        [
+            {
+                "job_id": job.job_id,
+                "dataset": job.dataset,
+                "backbone": job.backbone,
+                "pruner": job.pruner,
+                "seed": job.seed,
+                **job.flat_settings(),
+            }
+            for job in jobs
+        ]
+    )
+    return write_report(
+        tables, session.run_dir / "report", sweep=session.spec.name, expected_jobs=expected
+    )
+
+
+def report_from_tracking(tracking_uri: str, experiment: str, into: Path) -> ReportPaths:
+    """Write a report from a tracking server alone."""
+    tables = collect(tracking_uri, experiment, into / "tables")
+    return write_report(tables, into / "report", sweep=experiment)

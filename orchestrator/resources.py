@@ -1,0 +1,71 @@
+"""What each kind of stage asks of a machine. Nothing here changes a result."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from iac_core.config import require_at_least, require_positive
+
+_FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResources:
+    """What one stage needs.
+
+    Attributes:
+        cpus: CPUs reserved, fractions allowed.
+        gpus: GPUs reserved, fractions allowed; None is one if the cluster has any and the stage
+            can use it.
+        memory_gib: Memory reserved; None reserves none.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    cpus: float = 1.0
+    gpus: float | None = None
+    memory_gib: float | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(cpus=self.cpus, memory_gib=self.memory_gib)
+        require_at_least(0, gpus=self.gpus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceSettings:
+    """What the stages of a sweep need.
+
+    Attributes:
+        cpus: CPUs of the cluster that is started on this machine; None is all of them.
+        threads: Threads of torch in a stage; None is its whole CPUs, at least 1. The result of a
+            stage is the same bit for bit only with the same number of threads.
+        exclusive_search: Whether a search gets its device to itself: a whole GPU, or on a machine
+            without one all of the CPUs. Seconds are compared only then.
+        prepare: Needs of a preparation.
+        pretrain: Needs of a pre-training.
+        search: Needs of a search.
+        retrain: Needs of a retraining.
+        evaluate: Needs of an evaluation.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    cpus: int | None = None
+    threads: int | None = None
+    exclusive_search: bool = True
+    prepare: StageResources = field(default_factory=lambda: StageResources(gpus=0.0))
+    pretrain: StageResources = field(default_factory=StageResources)
+    search: StageResources = field(default_factory=StageResources)
+    retrain: StageResources = field(default_factory=StageResources)
+    evaluate: StageResources = field(default_factory=StageResources)
+
+    def __post_init__(self) -> None:
+        require_at_least(1, cpus=self.cpus, threads=self.threads)
+
+    def for_kind(self, kind: str, *, has_gpus: bool) -> StageResources:
+        """Return the needs of a kind of stage with the GPUs filled in."""
+        needs: StageResources = getattr(self, kind)
+        if needs.gpus is not None:
+            return needs
+        return replace(needs, gpus=1.0 if has_gpus and kind != "prepare" else 0.0)
+
+    def threads_of(self, needs: StageResources) -> int:
+        """Return the threads of torch for a stage: the given number, or its whole CPUs."""
+        return self.threads if self.threads is not None else max(1, int(needs.cpus))

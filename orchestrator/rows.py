@@ -1,0 +1,242 @@
+"""From stage folders to the rows of every table for one job."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from iac_core.evaluation.metrics import aggregate
+from results.schema import TABLES, conform
+from workers.run_stage import Failure
+from workers.stage_store import StageRecord, StageStore
+from workers.stages import CURVE, EVENTS, PATIENTS, TRAJECTORY
+from workers.tasks import StageTask
+
+Rows = list[dict[str, Any]]
+
+
+def job_tables(
+    state_tasks: Sequence[StageTask],
+    store: StageStore,
+    *,
+    sweep: str,
+    failure: Failure | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Return table name → the job's rows, conforming to `results.schema`.
+
+    Args:
+        state_tasks: The job's stages, in order; those that are whole are read.
+        store: Where stages lie.
+        sweep: Name of the sweep.
+        failure: Why the job failed, if it did.
+    """
+    job = state_tasks[0].job
+    records = {
+        task.kind: record
+        for task in state_tasks
+        if (record := store.record(task.kind, task.key)) is not None
+    }
+    ids = {
+        "job_id": job.job_id,
+        "dataset": job.dataset,
+        "backbone": job.backbone,
+        "pruner": job.pruner,
+        "seed": job.seed,
+    }
+    patients = _patient_rows(records, store)
+    search_ids = {**ids, "search_key": _key(records, "search")}
+    tables: dict[str, Rows] = {
+        "jobs": [_job_row(state_tasks, records, patients, sweep, failure) | ids],
+        "patients": [{**ids, **row} for row in patients],
+        "trajectories": [{**search_ids, **row} for row in _trajectory_rows(records, store)],
+        "events": [{**search_ids, **row} for row in _event_rows(records, store)],
+        "stages": _stage_rows(state_tasks, records, store, job.job_id),
+    }
+    assert set(tables) == set(TABLES)
+    return {name: conform(name, pd.DataFrame(rows)) for name, rows in tables.items()}
+
+
+def curves(state_tasks: Sequence[StageTask], store: StageStore) -> dict[str, Rows]:
+    """Return kind of stage → its curve, for the stages of a job that have one."""
+    found = {}
+    for task in state_tasks:
+        path = store.folder(task.kind, task.key) / CURVE
+        if path.exists():
+            found[task.kind] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _job_row(
+    tasks: Sequence[StageTask],
+    records: Mapping[str, StageRecord],
+    patients: Rows,
+    sweep: str,
+    failure: Failure | None,
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"sweep": sweep, "status": "failed" if failure else "done"}
+    row |= tasks[0].job.flat_settings()
+    row |= {f"{task.kind}_key": task.key for task in tasks}
+    row |= _scores(patients)
+    outcomes = {kind: record.outcome for kind, record in records.items()}
+    search, evaluate = outcomes.get("search", {}), outcomes.get("evaluate", {})
+    retrain, pretrain = outcomes.get("retrain", {}), outcomes.get("pretrain", {})
+    row |= {
+        name: search.get(name)
+        for name in (
+            "search_s",
+            "search_epochs",
+            "search_epochs_full",
+            "search_exclusive",
+            "search_other_load",
+        )
+    }
+    row |= {
+        "genotype": next((task.genotype for task in reversed(tasks) if task.genotype), ""),
+        "n_parameters": evaluate.get("n_parameters"),
+        "n_cell_parameters": evaluate.get("n_cell_parameters"),
+        "n_macs": evaluate.get("n_macs"),
+        "split_hash": pretrain.get("split_hash", ""),
+        "pretrain_s": pretrain.get("seconds"),
+        "retrain_s": retrain.get("seconds"),
+        "best_retrain_epoch": retrain.get("best_epoch"),
+        "evaluate_s": _last_seconds(records.get("evaluate")),
+    }
+    timed = records.get("search") or records.get("evaluate") or records.get("pretrain")
+    if timed is not None:
+        row |= {
+            "device": timed.provenance["device"],
+            "n_threads": timed.provenance["n_threads"],
+            "host": timed.provenance["host"],
+            "torch_version": timed.provenance["versions"].get("torch", ""),
+            "versions": json.dumps(timed.provenance["versions"], sort_keys=True),
+            "commit": timed.provenance["commit"],
+        }
+    if failure is not None:
+        row |= {
+            "failed_stage": failure.stage,
+            "failed_epoch": failure.epoch,
+            "error": failure.error,
+            "traceback": failure.trace,
+        }
+    return row
+
+
+def _scores(patients: Rows) -> dict[str, Any]:
+    """Patient-level means of each subset, by the rule of `aggregate`."""
+    columns = {
+        "dice": "dice",
+        "hd95_mm": "hd95_mm",
+        "hd95_pooled_mm": "hd95_pooled_mm",
+        "surface_dice": "surface_dice_2mm",
+    }
+    row: dict[str, Any] = {}
+    for subset, prefix in (("validation", "val"), ("test", "test")):
+        rows = [entry for entry in patients if entry["subset"] == subset]
+        if not rows:
+            continue
+        row[f"n_{prefix}_patients"] = len({entry["patient_id"] for entry in rows})
+        for field, column in columns.items():
+            row[f"{prefix}_{column}"] = aggregate(rows, column).mean
+    return row
+
+
+def _patient_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
+    record = records.get("evaluate")
+    if record is None:
+        return []
+    path = store.folder("evaluate", record.key) / PATIENTS
+    rows: Rows = json.loads(path.read_text(encoding="utf-8"))
+    for row in rows:
+        row["surface_dice_2mm"] = row.pop("surface_dice")
+    return rows
+
+
+def _trajectory_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
+    record = records.get("search")
+    if record is None:
+        return []
+    path = store.folder("search", record.key) / TRAJECTORY
+    with np.load(path) as arrays:
+        saved = {name: arrays[name] for name in arrays.files}
+    edges, operations = saved["edges"].tolist(), saved["operations"].tolist()
+    return [
+        {
+            "epoch": epoch,
+            "level": level,
+            "edge": edge,
+            "source": edges[edge][0],
+            "target": edges[edge][1],
+            "operation": operations[operation],
+            "alpha": saved["alpha"][epoch, level, edge, operation],
+            "beta": saved["beta"][epoch, level, edge],
+            "importance": saved["importance"][epoch, level, edge, operation],
+            "jsd": saved["jsd"][epoch, level, edge],
+            "active": bool(saved["active"][epoch, level, edge, operation]),
+        }
+        for epoch, level, edge, operation in np.ndindex(saved["alpha"].shape)
+    ]
+
+
+def _event_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
+    record = records.get("search")
+    if record is None:
+        return []
+    path = store.folder("search", record.key) / EVENTS
+    rows: Rows = json.loads(path.read_text(encoding="utf-8"))
+    return [{**row, "operations": ",".join(row["operations"])} for row in rows]
+
+
+def _stage_rows(
+    tasks: Sequence[StageTask],
+    records: Mapping[str, StageRecord],
+    store: StageStore,
+    job_id: str,
+) -> Rows:
+    rows: Rows = []
+    for task in tasks:
+        record = records.get(task.kind)
+        attempts = record.attempts if record else store.attempts(task.kind, task.key)
+        for number, attempt in enumerate(attempts, start=1):
+            end = attempt["end"]
+            rows.append(
+                {
+                    "key": task.key,
+                    "kind": task.kind,
+                    "job_id": job_id,
+                    "attempt": number,
+                    "seconds": end - attempt["start"] if end else None,
+                    **{
+                        name: attempt[name]
+                        for name in (
+                            "attempt_id",
+                            "start",
+                            "end",
+                            "device",
+                            "host",
+                            "pid",
+                            "outcome",
+                        )
+                    },
+                }
+            )
+    return rows
+
+
+def _key(records: Mapping[str, StageRecord], kind: str) -> str:
+    record = records.get(kind)
+    return record.key if record else ""
+
+
+def _last_seconds(record: StageRecord | None) -> float | None:
+    if record is None:
+        return None
+    last = record.attempts[-1]
+    return float(last["end"] - last["start"])
+
+
+def stage_file(store: StageStore, record: StageRecord, name: str) -> Path:
+    """Return the path of a file in a finished stage's folder."""
+    return store.folder(record.kind, record.key) / name

@@ -1,0 +1,196 @@
+"""The loop of a sweep: submit what is missing, share what is common, collect what has ended."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.executors import Executor
+from orchestrator.plan import JobState, KnownRecords, job_state
+from orchestrator.resources import ResourceSettings
+from workers.job import Job
+from workers.run_stage import Failure, StageEnd, StageOrder
+from workers.stage_store import StageStore
+from workers.tasks import DataSource, StageTask
+
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnd:
+    """How a job ended: its stages, and why it failed if it did."""
+
+    state: JobState
+    failure: Failure | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class SweepProgress:
+    """What a view shows of a running sweep.
+
+    Attributes:
+        n_jobs: Jobs of the sweep.
+        ended: Jobs that are done or failed.
+        executed: Stages computed in this run, with their seconds.
+        reused: ``(kind, key)`` of stages found whole.
+        running: Stages handed to the executor that have not ended.
+        failures: What failed in this run, once per stage.
+        is_stopping: Whether the user asked to stop.
+    """
+
+    n_jobs: int
+    ended: dict[str, JobEnd] = field(default_factory=dict)
+    executed: dict[tuple[str, str], float] = field(default_factory=dict)
+    reused: set[tuple[str, str]] = field(default_factory=set)
+    running: Sequence[StageTask] = ()
+    failures: list[Failure] = field(default_factory=list)
+    is_stopping: bool = False
+
+
+class View:
+    """What follows a sweep; this one shows nothing."""
+
+    def submitted(self, task: StageTask) -> None:
+        """A stage was handed to the executor."""
+
+    def ended(self, task: StageTask, end: StageEnd) -> None:
+        """A stage ended."""
+
+    def refresh(self, progress: SweepProgress) -> None:
+        """Called about twice a second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepRoom:
+    """Where a sweep runs.
+
+    Attributes:
+        store: Where stages lie.
+        stop_file: Appears when the user asks to stop.
+        sources: Dataset → its folder.
+        resources: What each kind of stage needs.
+        has_gpus: Whether stages run on GPUs unless the sweep says otherwise.
+    """
+
+    store: StageStore
+    stop_file: Path
+    sources: Mapping[str, DataSource]
+    resources: ResourceSettings
+    has_gpus: bool = False
+
+    def order(self, kind: str) -> StageOrder:
+        """Return how a kind of stage is to be computed."""
+        needs = self.resources.for_kind(kind, has_gpus=self.has_gpus)
+        return StageOrder(
+            store_root=str(self.store.root),
+            stop_file=str(self.stop_file),
+            device="cuda" if needs.gpus else "cpu",
+            n_threads=self.resources.threads_of(needs),
+            is_exclusive=kind == "search" and self.resources.exclusive_search,
+        )
+
+
+def run_sweep(
+    jobs: Sequence[Job],
+    room: SweepRoom,
+    executor: Executor,
+    *,
+    view: View,
+    on_job_end: Callable[[JobEnd], None],
+) -> SweepProgress:
+    """Run every stage that is missing, each once, and report every job as it ends.
+
+    A job whose stage failed ends there; the others go on. When the stop file appears nothing new
+    is submitted and the running stages checkpoint.
+
+    Args:
+        jobs: The sweep's jobs.
+        room: Store, stop file, data folders, resources.
+        executor: What runs stages.
+        view: Follows along.
+        on_job_end: Called once per job, done or failed.
+    """
+    run = _SweepRun(jobs, room, executor, view, on_job_end)
+    for job in jobs:
+        run.advance(job)
+    while executor.running():
+        for task, end in executor.ended(_POLL_S):
+            run.take(task, end)
+        run.refresh()
+    run.refresh()
+    return run.progress
+
+
+class _SweepRun:
+    """State of one run; see `run_sweep`."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        room: SweepRoom,
+        executor: Executor,
+        view: View,
+        on_job_end: Callable[[JobEnd], None],
+    ) -> None:
+        self.room, self.executor, self.view, self.on_job_end = room, executor, view, on_job_end
+        self.records = KnownRecords(room.store)
+        self.progress = SweepProgress(n_jobs=len(jobs))
+        self.waiting: dict[tuple[str, str], list[Job]] = {}
+        self.failed: dict[tuple[str, str], Failure] = {}
+
+    def advance(self, job: Job) -> None:
+        """Hand the job's next stage to the executor, or end the job."""
+        state = job_state(job, self.room.sources[job.dataset], self.records)
+        self._note_reused(state)
+        task = state.next_task
+        if task is None:
+            self._end(JobEnd(state=state))
+            return
+        place = (task.kind, task.key)
+        if place in self.failed:
+            self._end(JobEnd(state=state, failure=self.failed[place]))
+        elif place in self.waiting:
+            self.waiting[place].append(job)
+        elif not self.room.stop_file.exists():
+            self.waiting[place] = [job]
+            needs = self.room.resources.for_kind(task.kind, has_gpus=self.room.has_gpus)
+            self.executor.submit(task, self.room.order(task.kind), needs)
+            self.view.submitted(task)
+
+    def take(self, task: StageTask, end: StageEnd) -> None:
+        """Note how a stage ended and let its jobs go on."""
+        place = (task.kind, task.key)
+        if end.ending == "done" and end.record is not None:
+            self.records.add(end.record)
+            if end.was_computed:
+                last = end.record.attempts[-1]
+                self.progress.executed[place] = last["end"] - last["start"]
+        elif end.failure is not None:
+            self.failed[place] = end.failure
+            self.progress.failures.append(end.failure)
+        self.view.ended(task, end)
+        for job in self.waiting.pop(place, []):
+            if end.ending != "stopped":
+                self.advance(job)
+
+    def refresh(self) -> None:
+        """Bring the view up to date."""
+        self.progress.running = self.executor.running()
+        self.progress.is_stopping = self.room.stop_file.exists()
+        self.view.refresh(self.progress)
+
+    def _note_reused(self, state: JobState) -> None:
+        for task in state.tasks:
+            place = (task.kind, task.key)
+            if place not in self.progress.executed and self.records.get(task) is not None:
+                self.progress.reused.add(place)
+
+    def _end(self, end: JobEnd) -> None:
+        self.progress.ended[end.state.job.job_id] = end
+        self.on_job_end(end)
+
+
+def request_stop(stop_file: Path) -> None:
+    """Ask the running stages to checkpoint and end."""
+    stop_file.parent.mkdir(parents=True, exist_ok=True)
+    stop_file.write_text(f"{time.time()}\n", encoding="utf-8")

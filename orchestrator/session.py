@@ -1,0 +1,231 @@
+"""Open a sweep: its file, its data folders, its stages; every problem found before anything runs."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from iac_core.backbones import BACKBONES
+from iac_core.data import DATASETS
+from iac_core.data.check import check_dataset
+from iac_core.data.fingerprint import fingerprint
+from iac_core.data.splits import make_split
+from iac_core.errors import ConfigError, DataError, Problem
+from iac_core.pruners import OPERATION_PRUNERS
+from orchestrator.expand import Expansion, expand
+from orchestrator.plan import Plan, make_plan
+from orchestrator.spec import DatasetSettings, SweepError, SweepSpec, Tables, load_sweep
+from workers.stage_store import StageStore, write_json
+from workers.tasks import CONTROLS, DataSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """An open sweep.
+
+    Attributes:
+        spec: The sweep.
+        expansion: Its jobs.
+        sources: Dataset → its folder and fingerprint.
+        store: Where stages lie.
+        run_dir: Folder of this sweep: tables, report, lock.
+        runs_dir: Folder of all sweeps: MLflow's files, the default store.
+    """
+
+    spec: SweepSpec
+    expansion: Expansion
+    sources: Mapping[str, DataSource]
+    store: StageStore
+    run_dir: Path
+    runs_dir: Path
+
+    def plan(self) -> Plan:
+        """Look up what is done."""
+        return make_plan(self.expansion.jobs, self.sources, self.store)
+
+    @property
+    def tracking_uri(self) -> str:
+        """The sweep's tracking URI, or a SQLite file beside the runs."""
+        if self.spec.tracking.uri is not None:
+            return self.spec.tracking.uri
+        return f"sqlite:///{(self.runs_dir / 'mlflow.db').resolve()}"
+
+    @property
+    def experiment(self) -> str:
+        """The sweep's experiment, by default its name."""
+        return self.spec.tracking.experiment or self.spec.name
+
+    @property
+    def stop_file(self) -> Path:
+        """Running stages checkpoint and end when this file appears."""
+        return self.run_dir / "stop"
+
+
+def tables() -> Tables:
+    """Return the names that a sweep may use: whatever stands in the project's tables."""
+    return Tables(
+        layouts=tuple(DATASETS),
+        backbones={name: entry.Settings for name, entry in BACKBONES.items()},
+        pruners={name: entry.Settings for name, entry in OPERATION_PRUNERS.items()},
+        controls=tuple(CONTROLS),
+    )
+
+
+def open_sweep(
+    path: Path, overrides: Mapping[str, str], runs_dir: Path, *, needs_data: bool
+) -> Session:
+    """Read a sweep and look at its data folders.
+
+    Args:
+        path: The sweep file.
+        overrides: Dataset → folder, from the command line.
+        runs_dir: Folder of all sweeps.
+        needs_data: Check every volume; otherwise a folder that is not at hand only makes keys
+            provisional, and nothing is read but names and sizes.
+
+    Raises:
+        SweepError: With every problem of the file and of the data folders.
+        ConfigError: If the file is no YAML, or an exclude matches nothing.
+    """
+    try:
+        spec = load_sweep(path, tables=tables(), overrides=overrides)
+    except SweepError as error:
+        raise SweepError([*error.problems, *_problems_of_named_folders(overrides)]) from error
+    store = StageStore(Path(spec.store) if spec.store else runs_dir / "store")
+    expansion = expand(spec)
+    problems: list[Problem] = []
+    used = {job.dataset for job in expansion.jobs}
+    sources = {
+        name: _source(name, settings, spec, store, problems, needs_data=needs_data)
+        for name, settings in spec.datasets.items()
+        if name in used
+    }
+    if needs_data and not problems:
+        problems += _split_problems(spec, expansion, sources)
+    if problems:
+        raise SweepError(problems)
+    return Session(
+        spec=spec,
+        expansion=expansion,
+        sources=sources,
+        store=store,
+        run_dir=runs_dir / spec.name,
+        runs_dir=runs_dir,
+    )
+
+
+@contextmanager
+def driver_lock(run_dir: Path) -> Iterator[None]:
+    """Let one driver at a time run a sweep from this folder; a killed driver's lock is gone.
+
+    Raises:
+        ConfigError: If another driver holds the lock.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    path = run_dir / "driver.lock"
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise ConfigError(
+                f"one driver at a time may run this sweep, got another one: {file.read().strip()}; "
+                "wait for it, or look at it with `orchestrator status`"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _source(
+    name: str,
+    settings: DatasetSettings,
+    spec: SweepSpec,
+    store: StageStore,
+    problems: list[Problem],
+    *,
+    needs_data: bool,
+) -> DataSource:
+    """The folder of a dataset with its fingerprint; notes what is wrong with it."""
+    absent = DataSource(layout=settings.layout, path=settings.path or "", fingerprint="")
+    if settings.path is None or not Path(settings.path).is_dir():
+        if needs_data:
+            problems.append(
+                Problem(
+                    file=settings.path or str(spec.path),
+                    rule=f"dataset {name!r} must have its folder",
+                    value="no folder" if settings.path else "no path",
+                    way_out=f"give it with --data {name}=PATH, or make the phantom with "
+                    "`orchestrator phantom PATH`",
+                )
+            )
+        return absent
+    root = Path(settings.path)
+    dataset = DATASETS[settings.layout](root)
+    try:
+        found = fingerprint(dataset, root)
+    except DataError as error:
+        problems += error.problems
+        return absent
+    if needs_data:
+        problems += _checked(settings, root, found, store)
+    return DataSource(layout=settings.layout, path=str(root), fingerprint=found)
+
+
+def _checked(
+    settings: DatasetSettings, root: Path, found: str, store: StageStore
+) -> tuple[Problem, ...]:
+    """Every problem of the volumes; a folder that was found clean is not read again."""
+    note = store.root / "checks" / f"{settings.layout}-{found}.json"
+    if note.exists():
+        return ()
+    summary = check_dataset(DATASETS[settings.layout](root))
+    if not summary.problems:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_json(note, asdict(summary))
+    return summary.problems
+
+
+def _split_problems(
+    spec: SweepSpec, expansion: Expansion, sources: Mapping[str, DataSource]
+) -> list[Problem]:
+    """Splits that leave a part empty or name unknown patients, each once."""
+    seen: dict[str, Problem] = {}
+    for job in expansion.jobs:
+        source = sources[job.dataset]
+        identity = json.dumps([job.dataset, job.split_identity()], sort_keys=True)
+        if identity in seen:
+            continue
+        dataset = DATASETS[source.layout](Path(source.path))
+        patients = sorted({ref.patient_id for ref in dataset.volumes()})
+        try:
+            make_split(patients, job.settings.split)
+        except ConfigError as error:
+            rule, _, rest = str(error).partition(", got ")
+            value, _, way_out = rest.partition("; ")
+            seen[identity] = Problem(
+                file=str(spec.path),
+                place="stages.split",
+                rule=f"{job.dataset}: {rule}",
+                value=value,
+                way_out=way_out or "correct the split",
+            )
+    return list(seen.values())
+
+
+def _problems_of_named_folders(overrides: Mapping[str, str]) -> list[Problem]:
+    """Folders of the command line that do not exist; said beside the problems of the file."""
+    return [
+        Problem(
+            file=folder,
+            rule=f"the data folder of {name!r} must exist",
+            value="no folder",
+            way_out="correct --data",
+        )
+        for name, folder in overrides.items()
+        if not Path(folder).is_dir()
+    ]

@@ -1,0 +1,496 @@
+"""From a sweep file to typed settings, or to every problem it has. The only file with pydantic."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from iac_core.config import (
+    CellSettings,
+    EvaluateSettings,
+    PrepareSettings,
+    PretrainSettings,
+    RetrainSettings,
+    SearchSettings,
+    SplitSettings,
+)
+from iac_core.data.splits import read_split_file
+from iac_core.errors import ConfigError, Problem
+from iac_core.registry import did_you_mean
+from orchestrator.resources import ResourceSettings
+from orchestrator.sweep_file import Place, SweepFile, read_sweep_file
+from workers.job import content_hash
+
+T = TypeVar("T")
+
+STAGE_SETTINGS: dict[str, type] = {
+    "prepare": PrepareSettings,
+    "split": SplitSettings,
+    "pretrain": PretrainSettings,
+    "cell": CellSettings,
+    "search": SearchSettings,
+    "retrain": RetrainSettings,
+    "evaluate": EvaluateSettings,
+}
+AXES: tuple[str, ...] = ("dataset", "backbone", "pruner", "seed")
+_SWEEP_KEYS = (
+    "name",
+    "datasets",
+    "grid",
+    "include",
+    "exclude",
+    "stages",
+    "backbones",
+    "pruners",
+    "resources",
+    "tracking",
+    "store",
+)
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
+
+
+class SweepError(ConfigError):
+    """A sweep file has problems; carries all of them.
+
+    Args:
+        problems: In the order of the file.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """The names that a sweep may use.
+
+    Attributes:
+        layouts: Layouts of data folders.
+        backbones: Name → settings class.
+        pruners: Name of an operation pruner → settings class.
+        controls: Values of the pruner axis without settings.
+    """
+
+    layouts: Sequence[str]
+    backbones: Mapping[str, type]
+    pruners: Mapping[str, type]
+    controls: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSettings:
+    """A data folder.
+
+    Attributes:
+        layout: How the folder is laid out.
+        path: The folder; a relative one starts at the sweep file. ``--data NAME=PATH`` wins.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    layout: str
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingSettings:
+    """Where MLflow keeps the runs.
+
+    Attributes:
+        uri: Tracking URI; None is a SQLite file beside the runs.
+        experiment: Experiment; None is the sweep's name.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    uri: str | None = None
+    experiment: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One axis of the grid: the path of the setting and its values."""
+
+    name: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepSpec:
+    """A sweep, typed and checked.
+
+    Attributes:
+        path: The sweep file.
+        name: Name of the sweep.
+        datasets: Dataset → its folder.
+        axes: The grid, the four named axes first, then further settings in the file's order.
+        include: Cells beside the grid: axis → value.
+        exclude: Cells left out: axis → value, partial.
+        stages: Section → settings.
+        backbones: Every backbone of the grid → its settings.
+        pruners: Every value of the pruner axis → the settings of its operation pruner, None for a
+            control.
+        controls: Value of the pruner axis → the control it stands for; operation pruners are
+        missing. resources: What stages need.
+        tracking: Where MLflow keeps the runs.
+        store: Folder of the stages; None is the default below the runs.
+        split_contents: Split file → hash of its content.
+    """
+
+    path: Path
+    name: str
+    datasets: Mapping[str, DatasetSettings]
+    axes: tuple[Axis, ...]
+    include: tuple[Mapping[str, Any], ...] = ()
+    exclude: tuple[Mapping[str, Any], ...] = ()
+    stages: Mapping[str, Any]
+    backbones: Mapping[str, object]
+    pruners: Mapping[str, object | None]
+    controls: Mapping[str, str]
+    resources: ResourceSettings = field(default_factory=ResourceSettings)
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
+    store: str | None = None
+    split_contents: Mapping[str, str] = field(default_factory=dict)
+
+    def with_setting(self, stages: Mapping[str, Any], name: str, value: object) -> dict[str, Any]:
+        """Return stage settings with one dotted setting replaced; ranges are checked again."""
+        section, setting = name.split(".", 1)
+        changed = _parse(type(stages[section]), {**_as_dict(stages[section]), setting: value})
+        return {**stages, section: changed}
+
+
+def load_sweep(
+    path: Path, *, tables: Tables, overrides: Mapping[str, str] | None = None
+) -> SweepSpec:
+    """Read and check a sweep file.
+
+    Args:
+        path: The file.
+        tables: The names that it may use.
+        overrides: Dataset → folder, from the command line.
+
+    Raises:
+        SweepError: With every problem, each with file, line, rule, value and way out.
+        ConfigError: If the file is no YAML or has no sweep.
+    """
+    return _Reader(read_sweep_file(path), tables, overrides or {}).read()
+
+
+class _Reader:
+    """Checks one section after the other and collects what is wrong."""
+
+    def __init__(self, file: SweepFile, tables: Tables, overrides: Mapping[str, str]) -> None:
+        self.file, self.tables, self.overrides = file, tables, overrides
+        self.problems: list[Problem] = []
+
+    def read(self) -> SweepSpec:
+        sweep = self.file.sweep
+        for key in sweep:
+            if key not in _SWEEP_KEYS:
+                self._unknown((key,), key, _SWEEP_KEYS, "a key of a sweep")
+        name = self._name(sweep.get("name"))
+        datasets = self._datasets(sweep.get("datasets"))
+        stages = {
+            section: self._section(("stages", section), settings)
+            for section, settings in self._stage_sections(sweep.get("stages"))
+        }
+        backbones, _ = self._variants("backbones", self.tables.backbones, ())
+        pruners, controls = self._variants(
+            "pruners", self.tables.pruners, tuple(self.tables.controls)
+        )
+        known = {
+            "dataset": list(datasets),
+            "backbone": list(backbones),
+            "pruner": [*pruners, *controls],
+        }
+        axes = self._axes(sweep.get("grid"), known, stages)
+        cells = {
+            key: self._cells(key, sweep.get(key), axes, known) for key in ("include", "exclude")
+        }
+        resources = self._section(("resources",), ResourceSettings)
+        tracking = self._section(("tracking",), TrackingSettings)
+        store = sweep.get("store")
+        if store is not None and not isinstance(store, str):
+            self._problem(
+                ("store",), "store must be a folder", store, "give a path or leave it out"
+            )
+        contents = self._split_contents(stages.get("split"), axes)
+        if self.problems:
+            raise SweepError(sorted(self.problems, key=lambda problem: int(problem.place or 0)))
+        return SweepSpec(
+            path=self.file.path,
+            name=name,
+            datasets=datasets,
+            axes=axes,
+            include=cells["include"],
+            exclude=cells["exclude"],
+            stages=stages,
+            backbones=backbones,
+            pruners=pruners,
+            controls=controls,
+            resources=resources,
+            tracking=tracking,
+            store=store,
+            split_contents=contents,
+        )
+
+    def _problem(self, place: Place, rule: str, value: object, way_out: str) -> None:
+        self.problems.append(
+            Problem(
+                file=str(self.file.path),
+                place=str(self.file.line(place)),
+                rule=rule,
+                value=value if isinstance(value, str) and value.startswith("a ") else repr(value),
+                way_out=way_out,
+            )
+        )
+
+    def _unknown(self, place: Place, name: object, known: Sequence[str], what: str) -> None:
+        hint = did_you_mean(str(name), list(known)).removeprefix("; ")
+        self._problem(place, f"{what} must be a known one", name, hint)
+
+    def _name(self, name: object) -> str:
+        if isinstance(name, str) and _NAME.fullmatch(name):
+            return name
+        rule = "name must be lower-case letters, digits, _ and -"
+        self._problem(("name",), rule, name, "for example `name: my_sweep`")
+        return ""
+
+    def _mapping(self, place: Place, value: object) -> dict[str, Any]:
+        """The value if it is a mapping; nothing counts as an empty one."""
+        if value is None:
+            return {}
+        if isinstance(value, dict):
+            return value
+        self._problem(place, f"{place[-1]} must be a mapping", value, "write `name: value` lines")
+        return {}
+
+    def _datasets(self, raw: object) -> dict[str, DatasetSettings]:
+        entries = self._mapping(("datasets",), raw)
+        found: dict[str, DatasetSettings] = {}
+        for name, value in entries.items():
+            settings = self._parsed(("datasets", name), DatasetSettings, value)
+            if settings is None:
+                continue
+            if settings.layout not in self.tables.layouts:
+                place = ("datasets", name, "layout")
+                self._unknown(place, settings.layout, self.tables.layouts, "layout")
+            path = self.overrides.get(name)
+            if path is None and settings.path is not None:
+                path = str((self.file.path.parent / settings.path).resolve())
+            found[name] = replace(settings, path=path)
+        for name in self.overrides:
+            if name not in entries:
+                rule = "--data must name a dataset of the sweep"
+                self._problem(("datasets",), rule, name, did_you_mean(name, list(entries))[2:])
+        return found
+
+    def _stage_sections(self, raw: object) -> Iterator[tuple[str, type]]:
+        for name in self._mapping(("stages",), raw):
+            if name not in STAGE_SETTINGS:
+                self._unknown(("stages", name), name, list(STAGE_SETTINGS), "a section of stages")
+        yield from STAGE_SETTINGS.items()
+
+    def _section(self, place: Place, settings: type[T]) -> Any:  # noqa: ANN401
+        """Settings of a section; the defaults where it is missing or wrong."""
+        value: Any = self.file.sweep
+        for key in place:
+            value = value.get(key) if isinstance(value, dict) else None
+        parsed = self._parsed(place, settings, {} if value is None else value)
+        return settings() if parsed is None else parsed
+
+    def _variants(
+        self, section: str, table: Mapping[str, type], controls: Sequence[str]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Settings of every known name and of every name that the section adds."""
+        settings = {name: kind() for name, kind in table.items()}
+        named_controls = {name: name for name in controls}
+        for name, value in self._mapping((section,), self.file.sweep.get(section)).items():
+            entry = dict(self._mapping((section, name), value))
+            kind = entry.pop("type", name)
+            place: Place = (section, name) if kind == name else (section, name, "type")
+            if kind in named_controls:
+                rule = f"the control {kind!r} must have no settings"
+                self._problem(place, rule, entry, "remove this entry")
+            elif kind not in table:
+                self._unknown(place, kind, [*table, *controls], section.removesuffix("s"))
+            else:
+                parsed = self._parsed((section, name), table[kind], entry)
+                if parsed is not None:
+                    settings[name] = parsed
+        return {**settings, **dict.fromkeys(named_controls)}, named_controls
+
+    def _axes(
+        self, raw: object, known: Mapping[str, Sequence[str]], stages: Mapping[str, Any]
+    ) -> tuple[Axis, ...]:
+        grid = self._mapping(("grid",), raw)
+        for name in AXES:
+            if name not in grid:
+                self._problem(
+                    ("grid",),
+                    f"grid must have the axis {name}",
+                    list(grid),
+                    f"add `{name}: [...]`",
+                )
+        axes = []
+        for name in [*AXES, *(name for name in grid if name not in AXES)]:
+            if name not in grid:
+                continue
+            values = grid[name]
+            place: Place = ("grid", name)
+            if not isinstance(values, list) or not values:
+                self._problem(
+                    place, f"the axis {name} must be a list of values", values, "write [a, b]"
+                )
+                continue
+            if len({json.dumps(value) for value in values}) != len(values):
+                self._problem(
+                    place, f"the axis {name} must not repeat a value", values, "name each once"
+                )
+            for index, value in enumerate(values):
+                self._axis_value((*place, index), name, value, known, stages)
+            axes.append(Axis(name=name, values=tuple(values)))
+        return tuple(axes)
+
+    def _axis_value(
+        self,
+        place: Place,
+        name: str,
+        value: object,
+        known: Mapping[str, Sequence[str]],
+        stages: Mapping[str, Any],
+    ) -> None:
+        if name in known:
+            if value not in known[name]:
+                self._unknown(place, value, known[name], name)
+        elif name == "seed":
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                self._problem(
+                    place, "a seed must be a whole number from 0", value, "for example 0"
+                )
+        else:
+            section, _, setting = str(name).partition(".")
+            names = [
+                f"{section}.{entry.name}"
+                for section, kind in STAGE_SETTINGS.items()
+                for entry in fields(kind)
+            ]
+            if name not in names:
+                near = difflib.get_close_matches(str(name), [*AXES, *names], n=1)
+                way_out = (
+                    f"did you mean {near[0]!r}?"
+                    if near
+                    else f"axes: {', '.join(AXES)} or a setting"
+                )
+                self._problem(
+                    place[:2],
+                    "an axis must be known, or a setting such as cell.form",
+                    name,
+                    way_out,
+                )
+                return
+            self._parsed(
+                place, type(stages[section]), {**_as_dict(stages[section]), setting: value}
+            )
+
+    def _cells(
+        self,
+        key: str,
+        raw: object,
+        axes: Sequence[Axis],
+        known: Mapping[str, Sequence[str]],
+    ) -> tuple[Mapping[str, Any], ...]:
+        if raw is None:
+            return ()
+        if not isinstance(raw, list) or not all(isinstance(cell, dict) for cell in raw):
+            self._problem(
+                (key,), f"{key} must be a list of mappings", raw, "write `- {pruner: none}`"
+            )
+            return ()
+        names = [axis.name for axis in axes]
+        for index, cell in enumerate(raw):
+            for name, value in cell.items():
+                if name not in names:
+                    self._unknown((key, index, name), name, names, f"an axis in {key}")
+                elif name in known and value not in known[name]:
+                    self._unknown((key, index, name), value, known[name], name)
+            missing = [name for name in names if name not in cell]
+            if key == "include" and missing:
+                rule = "a cell to include must name every axis"
+                self._problem((key, index), rule, cell, f"add {', '.join(missing)}")
+        return tuple(raw)
+
+    def _split_contents(self, split: object, axes: Sequence[Axis]) -> dict[str, str]:
+        """Hash the split files, so that content and not path is part of every key."""
+        assert isinstance(split, SplitSettings)
+        files = {split.file: ("stages", "split", "file")} if split.file else {}
+        for axis in axes:
+            if axis.name == "split.file":
+                files |= {value: ("grid", axis.name) for value in axis.values if value}
+        contents = {}
+        for name, place in files.items():
+            try:
+                contents[name] = content_hash(read_split_file(self.file.path.parent / name))
+            except ConfigError as error:
+                self._problem(place, "the split file must be readable", str(error), "correct it")
+        return contents
+
+    def _parsed(self, place: Place, settings: type[T], value: object) -> T | None:
+        """The settings, or None with the problems noted."""
+        if not isinstance(value, dict):
+            self._problem(
+                place, f"{place[-1]} must be a mapping", value, "write `name: value` lines"
+            )
+            return None
+        try:
+            return _parse(settings, value)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                self._note(place, settings, detail)
+            return None
+
+    def _note(self, place: Place, settings: type, detail: Any) -> None:  # noqa: ANN401
+        where: Place = (*place, *detail["loc"])
+        kind, given = detail["type"], detail["input"]
+        name = ".".join(str(part) for part in detail["loc"])
+        if kind == "unexpected_keyword_argument":
+            known = [entry.name for entry in fields(_settings_at(settings, detail["loc"][:-1]))]
+            self._unknown(where, detail["loc"][-1], known, f"a key of {place[-1]}")
+        elif kind == "missing":
+            self._problem(
+                where, f"{place[-1]} must have the key {name}", given, f"add `{name}: ...`"
+            )
+        elif kind == "value_error":
+            rule, _, value = str(detail["ctx"]["error"]).rpartition(", got ")
+            self._problem(self._key_named(place, rule), rule, "a value of " + value, "correct it")
+        else:
+            rule = detail["msg"].removeprefix("Input should be ").replace("valid ", "")
+            self._problem(where, f"{name or place[-1]} must be {rule}", given, "correct the value")
+
+    def _key_named(self, place: Place, rule: str) -> Place:
+        """The key that a rule begins with, if the file has it there."""
+        named = (*place, rule.split(" ", 1)[0])
+        return named if named in self.file.lines else place
+
+
+def _settings_at(settings: type, loc: Sequence[str | int]) -> type:
+    """The settings class that a path of fields leads to."""
+    for name in loc:
+        found = next((entry.type for entry in fields(settings) if entry.name == name), None)
+        if isinstance(found, type):
+            settings = found
+    return settings
+
+
+def _parse(settings: type[T], value: Mapping[str, Any]) -> T:
+    """Validate strictly: no text becomes a number, no unknown key passes."""
+    return TypeAdapter(settings).validate_json(json.dumps(value), strict=True)
+
+
+def _as_dict(settings: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {entry.name: getattr(settings, entry.name) for entry in fields(settings)}

@@ -1,0 +1,345 @@
+"""The one MLflow writer: finished jobs, from their stage folders, once each.
+
+A run is found again by its ``iac.job_id`` tag, never by memory, and its metrics carry the times at
+which their epochs ended, so writing it a second time writes nothing new. The tag ``iac.digest``
+is set last: a run without it is not whole and is taken up where it was left.
+"""
+
+import logging
+import os
+import queue
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlparse
+
+import pandas as pd
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from orchestrator.rows import curves, job_tables
+from results.store import write_table
+from workers.job import Job, content_hash
+from workers.run_stage import Failure
+from workers.stage_store import StageStore
+from workers.tasks import StageTask
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_METRICS_PER_REQUEST = 1000
+_PARAMS_PER_REQUEST = 100
+_PARAM_LENGTH = 6000
+_JOB_METRICS = (
+    "val_dice",
+    "test_dice",
+    "val_hd95_mm",
+    "test_hd95_mm",
+    "test_surface_dice_2mm",
+    "search_s",
+    "search_epochs",
+    "pretrain_s",
+    "retrain_s",
+    "n_parameters",
+    "n_macs",
+)
+_NOT_LOGGED = ("epoch", "ended_at")
+
+
+class TrackingUnavailable(Exception):  # noqa: N818 - a state of the world, handled by waiting
+    """The tracking server did not answer; what is missing is sent at the next opportunity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedJob:
+    """A job that is done or has failed.
+
+    Attributes:
+        job: The job.
+        tasks: Its stages whose keys are known, in order.
+        failure: Why it failed, if it did.
+    """
+
+    job: Job
+    tasks: tuple[StageTask, ...]
+    failure: Failure | None = None
+
+    def digest(self) -> str:
+        """Return what changes when the job's rows change: its stage keys, or its failure."""
+        keys = [task.key for task in self.tasks]
+        return content_hash([keys, self.failure.error if self.failure else ""])
+
+
+class Tracker:
+    """Writes the finished jobs of one sweep into MLflow.
+
+    Args:
+        uri: MLflow's tracking URI.
+        experiment: Name of the experiment, one per sweep.
+        sweep: Name of the sweep.
+        store: Where stages lie.
+        artifact_root: Folder of artifacts if the experiment is created on a database that this
+            process writes itself; None leaves it to the server.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        sweep: str,
+        store: StageStore,
+        *,
+        artifact_root: Path | None = None,
+    ) -> None:
+        self.uri = uri
+        self.experiment = experiment
+        self.sweep = sweep
+        self.store = store
+        self._artifact_root = artifact_root
+        self._client: MlflowClient | None = None
+        self._experiment_id = ""
+        self._parent_id = ""
+        self._runs: dict[str, Run] = {}
+
+    def open(self) -> None:
+        """Connect, make experiment and parent run if they are missing, and find earlier runs.
+
+        Raises:
+            TrackingUnavailable: If the server does not answer.
+        """
+        check_reachable(self.uri)
+        with _unavailable_if_it_fails():
+            client = MlflowClient(tracking_uri=self.uri)
+            found = client.get_experiment_by_name(self.experiment)
+            if found is not None:
+                self._experiment_id = found.experiment_id
+            else:
+                root = self._artifact_root
+                location = None if root is None else (root / self.experiment).resolve().as_uri()
+                self._experiment_id = client.create_experiment(
+                    self.experiment, artifact_location=location
+                )
+            self._client = client
+            self._find_runs(client)
+            client.update_run(self._parent_id, status="RUNNING")
+
+    def write(self, finished: FinishedJob) -> bool:
+        """Write a job unless its run is whole and says the same.
+
+        Returns:
+            Whether anything was written.
+
+        Raises:
+            TrackingUnavailable: If the server does not answer.
+        """
+        if self._client is None:
+            self.open()
+        assert self._client is not None
+        digest = finished.digest()
+        run = self._runs.get(finished.job.job_id)
+        if run is not None and run.data.tags.get("iac.digest") == digest:
+            return False
+        with _unavailable_if_it_fails():
+            self._write(self._client, finished, run, digest)
+        return True
+
+    def close(self, status: str) -> None:
+        """End the parent run.
+
+        Args:
+            status: ``FINISHED``, ``FAILED`` or ``KILLED``.
+        """
+        if self._client is not None:
+            with _unavailable_if_it_fails():
+                self._client.set_terminated(self._parent_id, status=status)
+
+    def _find_runs(self, client: MlflowClient) -> None:
+        """Read the sweep's runs; the parent is made if there is none."""
+        self._runs, self._parent_id, token = {}, "", None
+        while True:
+            page = client.search_runs(
+                [self._experiment_id],
+                f"tags.`iac.sweep` = '{self.sweep}'",
+                run_view_type=ViewType.ACTIVE_ONLY,
+                max_results=1000,
+                page_token=token,
+            )
+            for run in page:
+                if run.data.tags.get("iac.kind") == "sweep":
+                    self._parent_id = run.info.run_id
+                else:
+                    self._runs[run.data.tags["iac.job_id"]] = run
+            token = page.token
+            if not token:
+                break
+        if not self._parent_id:
+            parent = client.create_run(
+                self._experiment_id,
+                run_name=f"sweep {self.sweep}",
+                tags={"iac.kind": "sweep", "iac.sweep": self.sweep},
+            )
+            self._parent_id = parent.info.run_id
+
+    def _write(
+        self, client: MlflowClient, finished: FinishedJob, run: Run | None, digest: str
+    ) -> None:
+        job = finished.job
+        tables = job_tables(finished.tasks, self.store, sweep=self.sweep, failure=finished.failure)
+        row = tables["jobs"].iloc[0]
+        if run is None:
+            run = client.create_run(
+                self._experiment_id,
+                run_name=job.label,
+                tags={
+                    "iac.kind": "job",
+                    "iac.sweep": self.sweep,
+                    "iac.job_id": job.job_id,
+                    "mlflow.parentRunId": self._parent_id,
+                },
+            )
+        run_id = run.info.run_id
+        client.update_run(run_id, status="RUNNING")
+        for params in _chunks(_params(job), _PARAMS_PER_REQUEST):
+            client.log_batch(run_id, params=params)
+        metrics = [*_curve_metrics(curves(finished.tasks, self.store)), *_final_metrics(tables)]
+        for chunk in _chunks(metrics, _METRICS_PER_REQUEST):
+            client.log_batch(run_id, metrics=chunk)
+        self._log_artifacts(client, run_id, tables, str(row["genotype"] or ""))
+        client.log_batch(run_id, tags=_tags(finished, row))
+        client.set_terminated(run_id, status="FAILED" if finished.failure else "FINISHED")
+        client.set_tag(run_id, "iac.digest", digest)
+        self._runs[job.job_id] = client.get_run(run_id)
+
+    def _log_artifacts(
+        self, client: MlflowClient, run_id: str, tables: Mapping[str, pd.DataFrame], genotype: str
+    ) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, frame in tables.items():
+                path = Path(folder) / f"{name}.parquet"
+                write_table(path, name, frame)
+                client.log_artifact(run_id, str(path), "tables")
+            if genotype:
+                path = Path(folder) / "genotype.json"
+                path.write_text(genotype, encoding="utf-8")
+                client.log_artifact(run_id, str(path))
+
+
+def check_reachable(uri: str, timeout_s: float = 3.0) -> None:
+    """Find out in seconds, not minutes, that a tracking server is away.
+
+    Raises:
+        TrackingUnavailable: If the URI is a server and its port does not answer.
+    """
+    parts = urlparse(uri)
+    if parts.scheme not in ("http", "https"):
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname or "", port), timeout=timeout_s):
+            return
+    except OSError as error:
+        raise TrackingUnavailable(f"no tracking server at {parts.hostname}:{port}") from error
+
+
+@contextmanager
+def _unavailable_if_it_fails() -> Iterator[None]:
+    """Turn MLflow's errors into one kind, with few retries inside."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise TrackingUnavailable(str(error).splitlines()[0]) from error
+
+
+def _chunks(values: Sequence[T], size: int) -> Iterator[list[T]]:
+    for start in range(0, len(values), size):
+        yield list(values[start : start + size])
+
+
+def _params(job: Job) -> list[Param]:
+    values: dict[str, Any] = {
+        "dataset": job.dataset,
+        "backbone": job.backbone,
+        "pruner": job.pruner,
+        "seed": job.seed,
+        **{name.removeprefix("config_"): value for name, value in job.flat_settings().items()},
+    }
+    return [Param(name, str(value)[:_PARAM_LENGTH]) for name, value in values.items()]
+
+
+def _curve_metrics(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Metric]:
+    for kind, entries in found.items():
+        for entry in entries:
+            for name, value in entry.items():
+                if name not in _NOT_LOGGED and pd.notna(value):
+                    timestamp = int(entry["ended_at"] * 1000)
+                    yield Metric(f"{kind}_{name}", float(value), timestamp, int(entry["epoch"]))
+
+
+def _final_metrics(tables: Mapping[str, pd.DataFrame]) -> Iterator[Metric]:
+    row = tables["jobs"].iloc[0]
+    ends = tables["stages"]["end"].dropna()
+    timestamp = int((ends.max() if len(ends) else time.time()) * 1000)
+    for name in _JOB_METRICS:
+        if pd.notna(row[name]):
+            yield Metric(name, float(row[name]), timestamp, 0)
+
+
+def _tags(finished: FinishedJob, row: "pd.Series[Any]") -> list[RunTag]:
+    values = {f"iac.{task.kind}_key": task.key for task in finished.tasks}
+    for name in ("commit", "device", "host", "versions", "failed_stage", "error"):
+        values[f"iac.{name}"] = "" if pd.isna(row[name]) else str(row[name])[:5000]
+    values["mlflow.source.git.commit"] = values["iac.commit"]
+    return [RunTag(name, value) for name, value in values.items() if value]
+
+
+class BackgroundTracker:
+    """Writes finished jobs from a thread of its own, so that no stage waits for MLflow.
+
+    Args:
+        tracker: The writer; used by the thread alone.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._queue: queue.Queue[FinishedJob | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+        self.n_written = 0
+        self.unsent: list[FinishedJob] = []
+        self.trouble = ""
+        self._thread.start()
+
+    def put(self, finished: FinishedJob) -> None:
+        """Take a job on."""
+        self._queue.put(finished)
+
+    def close(self, status: str) -> None:
+        """Wait until everything is written or known to be unsent, then end the parent run."""
+        self._queue.put(None)
+        self._thread.join()
+        if not self.trouble:
+            try:
+                self._tracker.close(status)
+            except TrackingUnavailable as error:
+                self.trouble = str(error)
+
+    def _work(self) -> None:
+        while (finished := self._queue.get()) is not None:
+            if self.trouble:
+                self.unsent.append(finished)
+                continue
+            try:
+                self.n_written += self._tracker.write(finished)
+            except TrackingUnavailable as error:
+                self.trouble = str(error)
+                self.unsent.append(finished)
+                logger.warning("the tracking server is away: %s", error)

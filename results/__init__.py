@@ -1,0 +1,1 @@
+"""Tables and reports; imports nothing else of the project."""

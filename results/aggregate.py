@@ -1,0 +1,130 @@
+"""From jobs to the numbers of a table: means over seeds, and speed-ups or why there is none."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+QUIET_LOAD = 0.25
+"""A search counts as alone if other processes used less than this share of the machine's CPUs."""
+_FULL_SEARCH = "none"
+_SAME_FOR_SPEEDUP = {
+    "device": "device",
+    "n_threads": "number of threads",
+    "torch_version": "version of torch",
+    "versions": "package versions",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mean:
+    """A mean over seeds.
+
+    Attributes:
+        mean: NaN if nothing is defined.
+        sd: Sample standard deviation; NaN for fewer than two values.
+        n: Values it rests on.
+    """
+
+    mean: float
+    sd: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speedup:
+    """Seconds of the full search over seconds of another, or why they are not compared.
+
+    Attributes:
+        ratio: Median over seeds; NaN if refused.
+        n: Pairs of searches it rests on.
+        refusal: Why no pair could be compared; empty if one could.
+    """
+
+    ratio: float
+    n: int
+    refusal: str = ""
+
+
+def mean_over_seeds(values: pd.Series) -> Mean:
+    """Return mean and deviation of what is defined."""
+    defined = values.dropna().astype(float)
+    if len(defined) == 0:
+        return Mean(mean=float("nan"), sd=float("nan"), n=0)
+    sd = float(defined.std(ddof=1)) if len(defined) > 1 else float("nan")
+    return Mean(mean=float(defined.mean()), sd=sd, n=len(defined))
+
+
+def varying_settings(jobs: pd.DataFrame) -> list[str]:
+    """Return the ``config_*`` columns that a grid varies beside its four named axes.
+
+    Settings of backbones and pruners vary with their axis and do not count.
+    """
+    named = ("config_backbone_", "config_pruner_")
+    columns = [name for name in jobs.columns if name.startswith("config_")]
+    return [
+        name
+        for name in columns
+        if not name.startswith(named) and jobs[name].astype(str).nunique(dropna=False) > 1
+    ]
+
+
+def speedup(jobs: pd.DataFrame, pruner: str) -> Speedup:
+    """Compare a pruner's searches with the full ones of the same row of the report.
+
+    A pair has the same seed, device, threads and versions, and each search had its device to
+    itself.
+
+    Args:
+        jobs: The row's jobs, all pruners.
+        pruner: The pruner to compare.
+    """
+    full = jobs[jobs["pruner"] == _FULL_SEARCH].set_index("seed")
+    own = jobs[(jobs["pruner"] == pruner) & jobs["search_s"].notna()]
+    if len(own) == 0:
+        return Speedup(ratio=float("nan"), n=0, refusal="no search")
+    ratios, refusals = [], []
+    for _, row in own.iterrows():
+        if row["seed"] not in full.index or pd.isna(full.loc[row["seed"], "search_s"]):
+            refusals.append(f"no full search with seed {row['seed']}")
+            continue
+        other = full.loc[row["seed"]]
+        refusal = _refusal(row, other)
+        if refusal:
+            refusals.append(refusal)
+        else:
+            ratios.append(float(other["search_s"]) / float(row["search_s"]))
+    if not ratios:
+        return Speedup(ratio=float("nan"), n=0, refusal=refusals[0])
+    return Speedup(ratio=float(pd.Series(ratios).median()), n=len(ratios))
+
+
+def _refusal(a: pd.Series, b: pd.Series) -> str:
+    """Why two searches' seconds cannot be compared; empty if they can."""
+    for column, words in _SAME_FOR_SPEEDUP.items():
+        if str(a[column]) != str(b[column]):
+            return f"the {words} differs"
+    for row in (a, b):
+        if not bool(row["search_exclusive"]):
+            return "a search shared its device (resources.exclusive_search is off)"
+        if pd.isna(row["search_other_load"]) or float(row["search_other_load"]) >= QUIET_LOAD:
+            return "other processes used the machine during a search"
+    return ""
+
+
+def empty_mask_counts(patients: pd.DataFrame) -> pd.DataFrame:
+    """Count values with empty masks: rows per dataset, backbone, pruner and state of test volumes."""
+    test = patients[(patients["subset"] == "test") & (patients["state"] != "ok")]
+    groups: Sequence[str] = ["dataset", "backbone", "pruner", "class_name", "state"]
+    counted = test.groupby(list(groups)).size()
+    return counted.rename("values").reset_index()
+
+
+def package_versions(jobs: pd.DataFrame) -> dict[str, str]:
+    """Return package → version, or several if the jobs disagree."""
+    found: dict[str, set[str]] = {}
+    for text in jobs["versions"].dropna().unique():
+        for name, version in json.loads(text).items():
+            found.setdefault(name, set()).add(version)
+    return {name: " / ".join(sorted(versions)) for name, versions in sorted(found.items())}

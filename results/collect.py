@@ -1,0 +1,150 @@
+"""From MLflow to tables, incrementally: only runs that changed are read again."""
+
+import json
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pandas as pd
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from results.schema import TABLES, conform, empty
+from results.store import read_table, write_json, write_table
+
+_NOTE = "collected.json"
+_PARTS = "runs"
+_SORT_KEYS: dict[str, list[str]] = {
+    "jobs": ["dataset", "backbone", "pruner", "seed", "job_id"],
+    "patients": ["job_id", "subset", "volume_id", "class_name"],
+    "trajectories": ["job_id", "epoch", "level", "edge", "operation"],
+    "events": ["job_id", "epoch", "level", "edge", "rule"],
+    "stages": ["kind", "key", "attempt_id", "job_id"],
+}
+
+
+class CollectError(Exception):
+    """The tracking server cannot be read; the message says which and what to do."""
+
+
+def collect(
+    tracking_uri: str,
+    experiment: str,
+    into: Path,
+    *,
+    job_ids: set[str] | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Draw a sweep's tables from MLflow and write them as Parquet.
+
+    A run counts once its tag ``iac.digest`` is set, which its writer does last. Its rows are kept
+    beside the tables and read again only when the digest changes.
+
+    Args:
+        tracking_uri: MLflow's tracking URI.
+        experiment: The sweep's experiment.
+        into: Folder of the tables; made.
+        job_ids: Jobs of the sweep as it is now; runs of others are left out.
+
+    Returns:
+        Table name → rows, sorted.
+
+    Raises:
+        CollectError: If the server does not answer or has no such experiment.
+    """
+    _check_reachable(tracking_uri)
+    try:
+        client = MlflowClient(tracking_uri=tracking_uri)
+        runs = {
+            run.data.tags["iac.job_id"]: run
+            for run in _whole_runs(client, tracking_uri, experiment)
+            if job_ids is None or run.data.tags["iac.job_id"] in job_ids
+        }
+        for job_id, run in runs.items():
+            _fetch(client, run, into / _PARTS / job_id)
+    except (MlflowException, OSError) as error:
+        raise CollectError(
+            f"{tracking_uri}: the tracking server must be readable, got "
+            f"{str(error).splitlines()[0]}; start it, then report again"
+        ) from error
+    for stale in _stale(into / _PARTS, set(runs)):
+        shutil.rmtree(stale)
+    tables = {name: _join(name, into / _PARTS, sorted(runs)) for name in TABLES}
+    for name, frame in tables.items():
+        write_table(into / f"{name}.parquet", name, frame)
+    return tables
+
+
+def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Read the tables that `collect` wrote."""
+    return {name: read_table(folder / f"{name}.parquet", name) for name in TABLES}
+
+
+def _whole_runs(client: MlflowClient, uri: str, experiment: str) -> Iterator[Run]:
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        names = ", ".join(entry.name for entry in client.search_experiments(max_results=10))
+        raise CollectError(f"{uri}: the experiment must exist, got {experiment!r}; known: {names}")
+    token = None
+    while True:
+        page = client.search_runs(
+            [found.experiment_id],
+            "tags.`iac.kind` = 'job'",
+            run_view_type=ViewType.ACTIVE_ONLY,
+            max_results=1000,
+            page_token=token,
+        )
+        yield from (run for run in page if run.data.tags.get("iac.digest"))
+        token = page.token
+        if not token:
+            return
+
+
+def _fetch(client: MlflowClient, run: Run, folder: Path) -> None:
+    """Download a run's tables unless the same version lies there already."""
+    note = folder / _NOTE
+    version = {"run_id": run.info.run_id, "digest": run.data.tags["iac.digest"]}
+    if note.exists() and json.loads(note.read_text(encoding="utf-8")) == version:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    note.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        got = Path(client.download_artifacts(run.info.run_id, "tables", temporary))
+        for name in TABLES:
+            shutil.copyfile(got / f"{name}.parquet", folder / f"{name}.parquet")
+    write_json(note, version)
+
+
+def _stale(parts: Path, job_ids: set[str]) -> list[Path]:
+    return (
+        [entry for entry in parts.iterdir() if entry.name not in job_ids] if parts.is_dir() else []
+    )
+
+
+def _join(table: str, parts: Path, job_ids: list[str]) -> pd.DataFrame:
+    frames = [read_table(parts / job_id / f"{table}.parquet", table) for job_id in job_ids]
+    filled = [frame.dropna(axis=1, how="all") for frame in frames if len(frame)]
+    if not filled:
+        return empty(table)
+    joined = conform(table, pd.concat(filled, ignore_index=True))
+    if table == "stages":
+        joined = joined.sort_values("job_id").drop_duplicates(["key", "attempt_id"])
+    return joined.sort_values(_SORT_KEYS[table], kind="stable").reset_index(drop=True)
+
+
+def _check_reachable(uri: str) -> None:
+    """Fail within seconds if a server is away."""
+    parts = urlparse(uri)
+    if parts.scheme not in ("http", "https"):
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname or "", port), timeout=3):
+            return
+    except OSError as error:
+        raise CollectError(
+            f"{uri}: the tracking server must answer, got {error}; start it, then report again"
+        ) from error

@@ -1,0 +1,237 @@
+"""Figures of the report as SVG text. The only file that imports matplotlib."""
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+mpl.use("Agg")
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", "#000000")
+_OPERATION_COLOURS = {
+    "none": "#999999",
+    "max_pool_3x3": "#56B4E9",
+    "avg_pool_3x3": "#0072B2",
+    "skip_connect": "#E69F00",
+    "sep_conv_3x3": "#009E73",
+    "sep_conv_5x5": "#00573F",
+    "dil_conv_3x3": "#CC79A7",
+    "dil_conv_5x5": "#882255",
+}
+_STYLE = {
+    "svg.hashsalt": "iac",
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "figure.facecolor": "white",
+}
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
+    """A figure whose SVG stands in the list afterwards; the same data give the same bytes."""
+    out: list[str] = []
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, out
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    out.append(text[text.index("<svg") :])
+
+
+def jsd_trajectories(trajectories: pd.DataFrame, events: pd.DataFrame) -> str:
+    """Draw the divergence of every edge over the epochs, one panel per search that has one.
+
+    Dots mark the epochs at which an edge lost operations; the dashed line is the threshold.
+    """
+    searches = [
+        (key, part)
+        for key, part in trajectories.groupby("search_key", sort=True)
+        if part["jsd"].notna().any()
+    ][:4]
+    if not searches:
+        return ""
+    with _figure(4.2 * min(2, len(searches)), 2.8 * -(-len(searches) // 2)) as (figure, out):
+        axes = figure.subplots(-(-len(searches) // 2), min(2, len(searches)), squeeze=False)
+        for axis, (key, part) in zip(axes.flat, searches, strict=False):
+            _draw_jsd(axis, part, events[events["search_key"] == key])
+        for axis in list(axes.flat)[len(searches) :]:
+            axis.set_visible(False)
+    return out[0]
+
+
+def importance_trajectories(trajectories: pd.DataFrame) -> str:
+    """Draw the importance of every operation over the epochs, a panel for each edge of a search."""
+    part = trajectories[trajectories["level"] == 0]
+    edges = part[["edge", "source", "target"]].drop_duplicates().sort_values("edge")
+    n_columns = 5
+    n_rows = -(-len(edges) // n_columns)
+    with _figure(10, 1.7 * n_rows + 0.6) as (figure, out):
+        axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
+        for axis, (_, edge) in zip(axes.flat, edges.iterrows(), strict=False):
+            own = part[part["edge"] == edge["edge"]]
+            for operation, line in own.groupby("operation", sort=False):
+                shown = line[line["active"]].sort_values("epoch")
+                colour = _OPERATION_COLOURS.get(str(operation), "#444444")
+                axis.plot(
+                    shown["epoch"], shown["importance"], color=colour, lw=1.2, label=str(operation)
+                )
+            axis.set_title(f"{_state(int(edge['source']))} → {_state(int(edge['target']))}")
+            axis.set_ylim(0, 1)
+        for axis in list(axes.flat)[len(edges) :]:
+            axis.set_visible(False)
+        figure.supxlabel("epoch")
+        figure.supylabel("importance")
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+    return out[0]
+
+
+def dice_against_seconds(jobs: pd.DataFrame) -> str:
+    """Draw test Dice against seconds of search, a point per job."""
+    searched = jobs[jobs["search_s"].notna() & jobs["test_dice"].notna()]
+    if len(searched) == 0:
+        return ""
+    with _figure(6.4, 3.6) as (figure, out):
+        axis = figure.subplots()
+        rows = searched.groupby(["dataset", "backbone"], sort=True)
+        markers = "osD^vP"
+        pruners = sorted(searched["pruner"].unique())
+        for (names, part), marker in zip(rows, markers * 9, strict=False):
+            for pruner in pruners:
+                own = part[part["pruner"] == pruner]
+                if len(own):
+                    axis.scatter(
+                        own["search_s"].astype(float),
+                        own["test_dice"].astype(float),
+                        marker=marker,
+                        color=_COLOURS[pruners.index(pruner) % len(_COLOURS)],
+                        label=f"{' · '.join(map(str, names))} · {pruner}",
+                        s=34,
+                    )
+        axis.set_xscale("log")
+        axis.set_xlabel("seconds of search")
+        axis.set_ylabel("test Dice")
+        axis.grid(alpha=0.3)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return out[0]
+
+
+def cell_drawing(genotype: str, title: str) -> str:
+    """Draw a found cell: inputs on the left, nodes in the order they are computed, output right.
+
+    Args:
+        genotype: JSON of the cells; the first level is drawn.
+        title: Which search found it.
+    """
+    raw: Mapping[str, object] = json.loads(genotype)
+    n_nodes = int(str(raw["n_nodes"]))
+    edges: list[tuple[int, int, str]] = [tuple(edge) for edge in raw["levels"][0]]  # type: ignore[index]
+    places = {0: (0.0, 1.0), 1: (0.0, -1.0)}
+    places |= {2 + i: (1.6 + 1.9 * i, 0.85 * (1 if i % 2 == 0 else -1)) for i in range(n_nodes)}
+    last = 1.6 + 1.9 * n_nodes
+    with _figure(9, 3.2) as (figure, out):
+        axis = figure.subplots()
+        axis.set_title(title, loc="left")
+        for source, target, operation in edges:
+            _draw_edge(axis, places[source], places[target], operation, source, target)
+        for node in range(2, 2 + n_nodes):
+            axis.plot(
+                [places[node][0], last],
+                [places[node][1], 0],
+                color="#bbbbbb",
+                lw=1,
+                ls=":",
+                zorder=0,
+            )
+        for state, (x, y) in [*places.items(), (2 + n_nodes, (last, 0.0))]:
+            label = "concat" if state == 2 + n_nodes else _state(state)
+            axis.text(
+                x,
+                y,
+                label,
+                ha="center",
+                va="center",
+                bbox={"boxstyle": "round,pad=0.45", "fc": "#eef3f8", "ec": "#33506b"},
+                zorder=3,
+            )
+        axis.set_xlim(-0.7, last + 0.7)
+        axis.set_ylim(-2.1, 2.1)
+        axis.axis("off")
+    return out[0]
+
+
+def _draw_edge(
+    axis: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    operation: str,
+    source: int,
+    target: int,
+) -> None:
+    colour = _OPERATION_COLOURS.get(operation, "#444444")
+    length = end[0] - start[0]
+    bend = 0.12 + 0.05 * (target - source)
+    sign = 1 if end[1] >= start[1] else -1
+    axis.annotate(
+        "",
+        xy=end,
+        xytext=start,
+        arrowprops={
+            "arrowstyle": "-|>",
+            "color": colour,
+            "lw": 1.8,
+            "shrinkA": 16,
+            "shrinkB": 16,
+            "connectionstyle": f"arc3,rad={-sign * bend:.2f}",
+        },
+        zorder=1,
+    )
+    share = 0.36 if source < 2 else 0.5
+    middle = (start[0] + share * length, start[1] + share * (end[1] - start[1]))
+    offset = sign * bend * length * 2 * share * (1 - share)
+    axis.text(
+        middle[0],
+        middle[1] + offset,
+        operation,
+        color=colour,
+        fontsize=7.5,
+        ha="center",
+        va="center",
+        bbox={"fc": "white", "ec": "none", "pad": 0.6, "alpha": 0.9},
+        zorder=2,
+    )
+
+
+def _draw_jsd(axis: Axes, part: pd.DataFrame, events: pd.DataFrame) -> None:
+    first = part.iloc[0]
+    for edge, line in part.groupby(["level", "edge"], sort=True):
+        shown = line.drop_duplicates("epoch").sort_values("epoch")
+        values = shown["jsd"].astype(float)
+        axis.plot(shown["epoch"], values, lw=0.9, alpha=0.8)
+        pruned = events[
+            (events["level"] == edge[0]) & (events["edge"] == edge[1])  # type: ignore[index]
+        ]
+        axis.scatter(pruned["epoch"], pruned["value"], s=12, color="black", zorder=3)
+    thresholds = events.loc[events["rule"] == "js_stability", "threshold"].dropna()
+    if len(thresholds):
+        axis.axhline(float(thresholds.iloc[0]), color="black", ls="--", lw=1)
+    if (part["jsd"].fillna(0) > 0).any():
+        axis.set_yscale("log")
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("JSD (bits)")
+    axis.set_title(
+        f"{first['dataset']} · {first['backbone']} · {first['pruner']} · seed {first['seed']}"
+    )
+
+
+def _state(index: int) -> str:
+    return {0: "skip", 1: "second"}.get(index, f"node {index - 1}")

@@ -1,0 +1,376 @@
+"""The report: Markdown, LaTeX (booktabs) and one self-contained HTML page, from the tables alone."""
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from results.aggregate import (
+    Mean,
+    Speedup,
+    empty_mask_counts,
+    mean_over_seeds,
+    package_versions,
+    speedup,
+    varying_settings,
+)
+from results.figures import (
+    cell_drawing,
+    dice_against_seconds,
+    importance_trajectories,
+    jsd_trajectories,
+)
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_MOST_CELLS = 12
+_PRUNER_ORDER = ("no_cell", "no_cell_longer", "random", "none")
+_LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "—": "---",
+    "–": "--",
+    "·": r"$\cdot$",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportPaths:
+    """Where the report was written."""
+
+    markdown: Path
+    latex: Path
+    html: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of the main table: a pruner on a dataset and backbone.
+
+    Attributes:
+        pruner: Value of the pruner axis.
+        dice: Test Dice ± sd over seeds.
+        hd95: Test HD95 in mm ± sd.
+        search: Seconds of search, ± sd.
+        epochs: Epochs that searches ran of the full number.
+        speedup: Against the full search, or a dash with the footnote's mark.
+        seeds: Jobs it rests on, and of how many if some are missing or failed.
+    """
+
+    pruner: str
+    dice: str
+    hd95: str
+    search: str
+    epochs: str
+    speedup: str
+    seeds: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A group of the main table: dataset, backbone, further settings that the grid varies."""
+
+    names: tuple[str, ...]
+    entries: tuple[Entry, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Notes:
+    """Footnotes, each said once and referred to by a number."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def mark(self, text: str) -> str:
+        if text not in self.texts:
+            self.texts.append(text)
+        return f"({self.texts.index(text) + 1})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Illustration:
+    """A figure: its file name, what it shows, its SVG."""
+
+    name: str
+    caption: str
+    svg: str
+
+
+def write_report(
+    tables: Mapping[str, pd.DataFrame],
+    into: Path,
+    *,
+    sweep: str,
+    expected_jobs: pd.DataFrame | None = None,
+) -> ReportPaths:
+    """Write the report of a sweep; the same tables give the same bytes.
+
+    Args:
+        tables: Table name → rows, as `results.collect.collect` returns them.
+        into: Folder of the report; made.
+        sweep: Name of the sweep.
+        expected_jobs: Every job that the sweep should have: ids and ``config_*`` columns. Jobs
+            that are not in the tables are shown as missing; None expects those that are there.
+    """
+    jobs = _with_missing(tables["jobs"], expected_jobs)
+    notes = _Notes()
+    header, rows = main_table(jobs, notes)
+    figures = _illustrations(jobs, tables)
+    failed = jobs[jobs["status"] == "failed"]
+    context = {
+        "sweep": sweep,
+        "header": header,
+        "rows": rows,
+        "notes": notes.texts,
+        "figures": figures,
+        "counts": _counts(jobs),
+        "facts": _facts(jobs, tables),
+        "failures": failed[["dataset", "backbone", "pruner", "seed", "failed_stage", "error"]]
+        .astype(str)
+        .values.tolist(),
+        "empty_masks": empty_mask_counts(tables["patients"]).astype(str).values.tolist(),
+    }
+    into.mkdir(parents=True, exist_ok=True)
+    for figure in figures:
+        _write(into / "figures" / f"{figure.name}.svg", figure.svg)
+    environment = _environment()
+    written = {}
+    for kind, name in (
+        ("markdown", "report.md"),
+        ("latex", "report.tex"),
+        ("html", "report.html"),
+    ):
+        text = environment[kind].get_template(f"{name}.j2").render(context)
+        written[kind] = into / name
+        _write(into / name, text)
+    return ReportPaths(**written)
+
+
+def main_table(
+    jobs: pd.DataFrame, notes: _Notes | None = None
+) -> tuple[tuple[str, ...], tuple[Row, ...]]:
+    """Return the names of the row headings and the rows.
+
+    Args:
+        jobs: One row per expected job; ``status`` is ``missing`` where there is none.
+        notes: Collects footnotes.
+    """
+    notes = notes if notes is not None else _Notes()
+    varying = varying_settings(jobs)
+    header = ("dataset", "backbone", *(name.removeprefix("config_") for name in varying))
+    if len(jobs) == 0:
+        return header, ()
+    rows = []
+    for key, part in jobs.groupby(["dataset", "backbone", *varying], sort=True, dropna=False):
+        names = tuple(str(name) for name in key)
+        entries = tuple(
+            _entry(part, pruner, notes) for pruner in _ordered(part["pruner"].unique())
+        )
+        rows.append(Row(names=names, entries=entries))
+    return header, tuple(rows)
+
+
+def _entry(part: pd.DataFrame, pruner: str, notes: _Notes) -> Entry:
+    own = part[part["pruner"] == pruner]
+    done = own[own["status"] == "done"]
+    searches = done[done["search_s"].notna()]
+    return Entry(
+        pruner=pruner,
+        dice=_number(mean_over_seeds(done["test_dice"]), 3),
+        hd95=_number(mean_over_seeds(done["test_hd95_mm"]), 1),
+        search=_number(mean_over_seeds(searches["search_s"]), 0),
+        epochs=_epochs(searches),
+        speedup=_speedup(speedup(done_in(part), pruner), pruner, len(searches), notes),
+        seeds=_seeds(own, done),
+    )
+
+
+def done_in(part: pd.DataFrame) -> pd.DataFrame:
+    """Return the jobs that are done."""
+    return part[part["status"] == "done"]
+
+
+def _number(mean: Mean, digits: int) -> str:
+    value, sd = mean.mean, mean.sd
+    if math.isnan(value):
+        return "—"
+    text = f"{value:.{digits}f}"
+    return text if math.isnan(sd) else f"{text} ± {sd:.{digits}f}"
+
+
+def _epochs(searches: pd.DataFrame) -> str:
+    if len(searches) == 0:
+        return "—"
+    ran = sorted({int(value) for value in searches["search_epochs"]})
+    text = str(ran[0]) if len(ran) == 1 else f"{ran[0]}–{ran[-1]}"
+    return f"{text} / {int(searches['search_epochs_full'].max())}"
+
+
+def _speedup(found: Speedup, pruner: str, n_searches: int, notes: _Notes) -> str:
+    if n_searches == 0:
+        return "—"
+    if found.refusal:
+        return f"— {notes.mark(f'No speed-up is given: {found.refusal}.')}"
+    return "1" if pruner == "none" else f"{found.ratio:.1f}×"
+
+
+def _seeds(own: pd.DataFrame, done: pd.DataFrame) -> str:
+    if len(done) == len(own):
+        return str(len(done))
+    n_failed = int((own["status"] == "failed").sum())
+    n_missing = int((own["status"] == "missing").sum())
+    causes = [f"{n} {word}" for n, word in ((n_failed, "failed"), (n_missing, "missing")) if n]
+    return f"{len(done)} of {len(own)} ({', '.join(causes)})"
+
+
+def _ordered(pruners: Sequence[str]) -> list[str]:
+    known = [name for name in _PRUNER_ORDER if name in set(pruners)]
+    return known + sorted(set(pruners) - set(known))
+
+
+def _with_missing(jobs: pd.DataFrame, expected: pd.DataFrame | None) -> pd.DataFrame:
+    """Add a row with status ``missing`` for every expected job that has none."""
+    if expected is None:
+        return jobs
+    absent = expected[~expected["job_id"].isin(set(jobs["job_id"]))]
+    if len(absent) == 0:
+        return jobs
+    added = absent.assign(status="missing")
+    return pd.concat([jobs.astype(object), added.astype(object)], ignore_index=True)
+
+
+def _counts(jobs: pd.DataFrame) -> str:
+    n = len(jobs)
+    words = [f"{n} jobs"]
+    for status in ("done", "failed", "missing"):
+        count = int((jobs["status"] == status).sum())
+        if count:
+            words.append(f"{count} {status}")
+    return ", ".join(words)
+
+
+def _facts(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[tuple[str, str]]:
+    """What a reader needs to repeat the sweep."""
+    done = jobs[jobs["status"] == "done"]
+    if len(done) == 0:
+        return []
+    test = tables["patients"]
+    test = test[test["subset"] == "test"]
+    stages = tables["stages"]
+    computed = stages[stages["outcome"] == "done"].groupby("kind")["key"].nunique()
+    return [
+        ("Test patients", str(test["patient_id"].nunique())),
+        ("Classes", ", ".join(sorted(test["class_name"].dropna().unique()))),
+        ("Stages computed", ", ".join(f"{n} {kind}" for kind, n in computed.items())),
+        ("Device", ", ".join(sorted(done["device"].dropna().unique()))),
+        ("Threads", ", ".join(sorted({str(n) for n in done["n_threads"].dropna()}))),
+        ("Commit", ", ".join(sorted({str(c) for c in done["commit"].dropna() if c})) or "unknown"),
+        ("Versions", ", ".join(f"{k} {v}" for k, v in package_versions(done).items() if v)),
+    ]
+
+
+def _illustrations(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Illustration]:
+    trajectories, events = tables["trajectories"], tables["events"]
+    found = [
+        Illustration(
+            name="dice_against_seconds",
+            caption="Test Dice against seconds of search, a point per job.",
+            svg=dice_against_seconds(jobs),
+        ),
+        Illustration(
+            name="jsd",
+            caption="Jensen–Shannon divergence of every edge between adjacent windows of epochs. "
+            "Dots: an edge lost operations. Dashed: the threshold.",
+            svg=jsd_trajectories(trajectories, events),
+        ),
+    ]
+    for pruner in _ordered(list(trajectories["pruner"].dropna().unique())):
+        part = trajectories[trajectories["pruner"] == pruner]
+        first = part.iloc[0]
+        own = part[part["job_id"] == first["job_id"]]
+        found.append(
+            Illustration(
+                name=f"importance_{pruner}",
+                caption=f"Importance of the operations on each edge, {_search_name(first)}. A line "
+                "ends where its operation was removed.",
+                svg=importance_trajectories(own),
+            )
+        )
+    drawn = jobs[jobs["genotype"].notna() & (jobs["genotype"] != "")]
+    for index, (_, job) in enumerate(drawn.head(_MOST_CELLS).iterrows()):
+        title = _search_name(job)
+        shown = (
+            f" ({min(len(drawn), _MOST_CELLS)} of {len(drawn)} cells are drawn)"
+            if not index
+            else ""
+        )
+        found.append(
+            Illustration(
+                name=f"cell_{job['job_id']}",
+                caption=f"Cell of {title}{shown}.",
+                svg=cell_drawing(str(job["genotype"]), title),
+            )
+        )
+    return [figure for figure in found if figure.svg]
+
+
+def _search_name(row: pd.Series) -> str:
+    return f"{row['dataset']} · {row['backbone']} · {row['pruner']} · seed {row['seed']}"
+
+
+def escape_latex(text: object) -> str:
+    """Return text that LaTeX prints as it is.
+
+    Examples:
+        >>> escape_latex("no_cell ± 5 %")
+        'no\\\\_cell $\\\\pm$ 5 \\\\%'
+    """
+    return "".join(_LATEX_SPECIAL.get(letter, letter) for letter in str(text))
+
+
+def _environment() -> dict[str, jinja2.Environment]:
+    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    common = {"loader": loader, "trim_blocks": True, "lstrip_blocks": True}
+    html = jinja2.Environment(autoescape=True, **common)  # type: ignore[arg-type]
+    html.filters["svg"] = _inline_svg
+    markdown = jinja2.Environment(autoescape=False, **common)  # type: ignore[arg-type]
+    latex = jinja2.Environment(
+        autoescape=False,
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        **common,  # type: ignore[arg-type]
+    )
+    latex.filters["tex"] = escape_latex
+    return {"html": html, "markdown": markdown, "latex": latex}
+
+
+def _inline_svg(figure: Illustration) -> Markup:
+    """The SVG with ids of its own, so that several stand in one page."""
+    prefix = re.sub(r"\W", "_", figure.name)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}_", figure.svg)
+    return Markup(text)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,1 @@
+"""One stage on one machine: what it is computed from, how it is run, where its outcome lies."""

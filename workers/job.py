@@ -1,0 +1,143 @@
+"""A job: one set of settings with a seed, and the hashes that identify jobs and stages."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from iac_core.config import (
+    CellSettings,
+    EvaluateSettings,
+    PrepareSettings,
+    PretrainSettings,
+    RetrainSettings,
+    SearchSettings,
+    SplitSettings,
+)
+from iac_core.errors import ConfigError
+
+JOB_SCHEMA_VERSION = 1
+_SECTIONS = ("prepare", "split", "pretrain", "cell", "search", "retrain", "evaluate")
+
+
+def plain(value: object) -> Any:  # noqa: ANN401 - plain JSON values of any shape
+    """Return a value as dicts, lists, strings, numbers, booleans and None.
+
+    Raises:
+        ConfigError: If it holds anything else, or a number that is not finite.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(entry) for name, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"a setting must be finite, got {value}")
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise ConfigError(f"a setting must be plain, got {type(value).__name__}")
+
+
+def content_hash(value: object) -> str:
+    """Return the first 16 hexadecimal digits of SHA-256 over the canonical JSON of a value.
+
+    Examples:
+        >>> content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
+        True
+    """
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSettings:
+    """Resolved settings of every stage of a job.
+
+    Attributes:
+        backbone: Settings of the backbone, an instance of its ``Settings``.
+        pruner: Settings of the operation pruner; None for a control.
+        split_content: Content of `SplitSettings.file`, hashed; empty without a file. It stands in
+            for the file's path in every key.
+    """
+
+    prepare: PrepareSettings
+    split: SplitSettings
+    pretrain: PretrainSettings
+    cell: CellSettings
+    search: SearchSettings
+    retrain: RetrainSettings
+    evaluate: EvaluateSettings
+    backbone: object
+    pruner: object | None
+    split_content: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One cell of a sweep.
+
+    Attributes:
+        dataset: Name of the dataset in the sweep.
+        backbone: Name of the backbone in the sweep.
+        pruner: Value of the pruner axis.
+        seed: Seed of initialisation, order and halves.
+        settings: Everything else.
+        control: Name of the control that the pruner value stands for; empty for a search.
+    """
+
+    dataset: str
+    backbone: str
+    pruner: str
+    seed: int
+    settings: JobSettings
+    control: str = ""
+
+    @property
+    def job_id(self) -> str:
+        """Hash of all resolved settings and the schema version."""
+        return content_hash(
+            {
+                "schema": JOB_SCHEMA_VERSION,
+                "dataset": self.dataset,
+                "backbone": self.backbone,
+                "pruner": self.pruner,
+                "seed": self.seed,
+                "control": self.control,
+                "backbone_type": type(self.settings.backbone).__name__,
+                "pruner_type": type(self.settings.pruner).__name__,
+                **{name: plain(getattr(self.settings, name)) for name in _SECTIONS},
+                "backbone_settings": plain(self.settings.backbone),
+                "pruner_settings": plain(self.settings.pruner),
+                "split": self.split_identity(),
+            }
+        )
+
+    @property
+    def label(self) -> str:
+        """A short name for people: ``acdc · unet · js_stability · seed 0``."""
+        return f"{self.dataset} · {self.backbone} · {self.pruner} · seed {self.seed}"
+
+    def split_identity(self) -> dict[str, Any]:
+        """Return what identifies the split: the settings, a file by its content, not its path."""
+        identity: dict[str, Any] = plain(self.settings.split)
+        if self.settings.split_content:
+            return {
+                "content": self.settings.split_content,
+                "n_train_patients": identity["n_train_patients"],
+            }
+        return identity
+
+    def flat_settings(self) -> dict[str, str | int | float | bool]:
+        """Return one value per setting, named ``config_<section>_<field>`` as in the tables."""
+        sections: dict[str, Any] = {name: getattr(self.settings, name) for name in _SECTIONS}
+        sections |= {"backbone": self.settings.backbone, "pruner": self.settings.pruner}
+        flat: dict[str, str | int | float | bool] = {}
+        for section, settings in sections.items():
+            for name, value in (plain(settings) or {}).items():
+                if isinstance(value, list):
+                    value = ",".join(str(entry) for entry in value)
+                flat[f"config_{section}_{name}"] = "" if value is None else value
+        return flat

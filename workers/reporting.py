@@ -1,0 +1,31 @@
+"""How a running stage is heard and stopped from outside: two files, no connection."""
+
+import time
+from pathlib import Path
+
+from workers.stage_store import Attempt
+
+
+class FileReporter:
+    """Writes progress into the attempt's folder; stops when a file appears.
+
+    Args:
+        attempt: The attempt under way.
+        stop_file: The driver creates it when the user asks to stop.
+    """
+
+    def __init__(self, attempt: Attempt, stop_file: Path) -> None:
+        self._attempt = attempt
+        self._stop_file = stop_file
+        self.last_epoch = 0
+
+    def progress(self, *, epoch: int, n_epochs: int, **values: float) -> None:
+        """Leave the latest epoch and numbers where the driver finds them."""
+        self.last_epoch = epoch
+        self._attempt.report(
+            {"epoch": epoch, "n_epochs": n_epochs, "reported_at": time.time(), **values}
+        )
+
+    def should_stop(self) -> bool:
+        """Return whether the user asked to stop."""
+        return self._stop_file.exists()

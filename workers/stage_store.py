@@ -1,0 +1,203 @@
+"""Stage folders: where the outcome of every stage lies, whole or absent.
+
+::
+
+    <root>/<kind>/<key>/                         the outcome; manifest.json says that it is whole
+    <root>/attempts/<kind>-<key>/<attempt id>/   one execution under way or given up
+        attempt.json     who, where, since when
+        progress.json    last epoch reported
+        checkpoint.pt    where the next attempt goes on
+        outcome.json     why it ended without a result (failed, stopped)
+
+An attempt writes into its own folder only. It ends by writing the manifest there and renaming the
+folder into place; if another attempt was first, its own result is thrown away. A folder without a
+manifest never happened.
+"""
+
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+CHECKPOINT = "checkpoint.pt"
+_MANIFEST = "manifest.json"
+_ATTEMPT = "attempt.json"
+_OUTCOME = "outcome.json"
+_PROGRESS = "progress.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRecord:
+    """What the manifest of a finished stage says.
+
+    Attributes:
+        kind: Kind of stage.
+        key: Its key.
+        settings: Everything the key is made of.
+        outcome: Small facts for the tables: numbers, strings, lists of them.
+        provenance: Host, device, versions, commit.
+        attempts: Every execution, oldest first: ``attempt_id``, ``start``, ``end``, ``host``,
+            ``pid``, ``device``, ``outcome`` (``lost``, ``stopped``, ``failed`` or ``done``).
+    """
+
+    kind: str
+    key: str
+    settings: Mapping[str, Any]
+    outcome: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    attempts: tuple[Mapping[str, Any], ...] = field(default=())
+
+
+class StageStore:
+    """The folder of all stages.
+
+    Args:
+        root: A folder that every worker and the driver see under this path.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, kind: str, key: str) -> Path:
+        """Return where the outcome of a stage lies once it is whole."""
+        return self.root / kind / key
+
+    def record(self, kind: str, key: str) -> StageRecord | None:
+        """Return the manifest of a stage, or None if it never happened."""
+        raw = _read_json(self.folder(kind, key) / _MANIFEST)
+        if raw is None:
+            return None
+        raw["attempts"] = tuple(raw["attempts"])
+        return StageRecord(**raw)
+
+    def begin(self, kind: str, key: str, *, device: str) -> "Attempt":
+        """Open a new attempt, with the newest checkpoint of earlier attempts in its folder."""
+        earlier = self._attempt_folders(kind, key)
+        identity = f"{time.time_ns():x}-{uuid.uuid4().hex[:8]}"
+        folder = self._attempts(kind, key) / identity
+        folder.mkdir(parents=True)
+        description = {
+            "attempt_id": identity,
+            "start": time.time(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "device": device,
+        }
+        write_json(folder / _ATTEMPT, description)
+        checkpoints = [path / CHECKPOINT for path in earlier if (path / CHECKPOINT).exists()]
+        if checkpoints:
+            newest = max(checkpoints, key=lambda path: path.stat().st_mtime_ns)
+            shutil.copyfile(newest, folder / CHECKPOINT)
+        return Attempt(store=self, kind=kind, key=key, folder=folder, description=description)
+
+    def attempts(self, kind: str, key: str) -> list[dict[str, Any]]:
+        """Return the attempts of a stage that is not whole, oldest first.
+
+        An attempt without an outcome counts as ``lost``: it died, or it is still running.
+        """
+        found = []
+        for folder in self._attempt_folders(kind, key):
+            description = _read_json(folder / _ATTEMPT)
+            if description is not None:
+                ended = _read_json(folder / _OUTCOME) or {"outcome": "lost", "end": None}
+                found.append({**description, **ended})
+        return found
+
+    def progress(self, kind: str, key: str) -> dict[str, Any] | None:
+        """Return what the newest attempt of a stage last reported."""
+        folders = self._attempt_folders(kind, key)
+        return _read_json(folders[-1] / _PROGRESS) if folders else None
+
+    def _attempts(self, kind: str, key: str) -> Path:
+        return self.root / "attempts" / f"{kind}-{key}"
+
+    def _attempt_folders(self, kind: str, key: str) -> list[Path]:
+        folder = self._attempts(kind, key)
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One execution of a stage; see the module docstring."""
+
+    store: StageStore
+    kind: str
+    key: str
+    folder: Path
+    description: Mapping[str, Any]
+
+    def finish(
+        self,
+        *,
+        settings: Mapping[str, Any],
+        outcome: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+    ) -> StageRecord:
+        """Make the outcome whole, or take that of a faster attempt.
+
+        Returns:
+            The record that holds for this stage from now on.
+        """
+        identity = self.description["attempt_id"]
+        others = self.store.attempts(self.kind, self.key)
+        earlier = [row for row in others if row["attempt_id"] < identity]
+        own = {**self.description, "outcome": "done", "end": time.time()}
+        record = StageRecord(
+            kind=self.kind,
+            key=self.key,
+            settings=settings,
+            outcome=outcome,
+            provenance=provenance,
+            attempts=tuple(
+                {"attempt": number, **row} for number, row in enumerate([*earlier, own], start=1)
+            ),
+        )
+        for name in (CHECKPOINT, _PROGRESS, _ATTEMPT):
+            (self.folder / name).unlink(missing_ok=True)
+        write_json(self.folder / _MANIFEST, asdict(record))
+        target = self.store.folder(self.kind, self.key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.rename(target)
+        except OSError:
+            winner = self.store.record(self.kind, self.key)
+            if winner is None:
+                raise
+            shutil.rmtree(self.folder, ignore_errors=True)
+            record = winner
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+        return record
+
+    def give_up(self, outcome: str, **details: object) -> None:
+        """Note why this attempt ends without a result: ``failed`` or ``stopped``."""
+        write_json(self.folder / _OUTCOME, {"outcome": outcome, "end": time.time(), **details})
+
+    def report(self, values: Mapping[str, Any]) -> None:
+        """Leave the latest progress for whoever looks."""
+        write_json(self.folder / _PROGRESS, dict(values), durable=False)
+
+
+def write_json(path: Path, value: object, *, durable: bool = True) -> None:
+    """Write JSON beside a path and move it into place; NaN is written as ``NaN``."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Return the content, or None if there is no such file (any more)."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return value

@@ -1,0 +1,250 @@
+"""The table of stages: for each kind the function that computes it.
+
+A function gets a `StageRoom` and writes its files into the room's folder; what it returns is the
+outcome, small plain values for the manifest.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from iac_core.backbones import build_backbone
+from iac_core.backbones.interface import Backbone
+from iac_core.cells.genotype import Genotype
+from iac_core.cells.implant import ImplantedNetwork
+from iac_core.checkpoint import load_checkpoint, save_checkpoint
+from iac_core.data import DATASETS
+from iac_core.data.prepare import prepare
+from iac_core.data.slices import PreparedData
+from iac_core.data.splits import Split, make_split
+from iac_core.errors import ConfigError
+from iac_core.evaluation.cost import count_macs, count_parameters
+from iac_core.evaluation.per_patient import score_patients
+from iac_core.pruners import build_pruner
+from iac_core.training.fit import FitResult, TrainingRoom, evaluation_mode
+from iac_core.training.pretrain import pretrain, train_longer
+from iac_core.training.retrain import retrain
+from iac_core.training.search import search
+from iac_core.types import Reporter
+from workers.provenance import OtherLoad
+from workers.stage_store import CHECKPOINT, StageStore, write_json
+from workers.tasks import StageTask
+
+WEIGHTS = "weights.pt"
+CURVE = "curve.json"
+SPLIT = "split.json"
+GENOTYPE = "genotype.json"
+TRAJECTORY = "trajectory.npz"
+EVENTS = "events.json"
+PATIENTS = "patients.json"
+
+Outcome = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRoom:
+    """Where a stage works.
+
+    Attributes:
+        task: What to compute.
+        folder: Where its files go; holds the checkpoint of an earlier attempt, if there was one.
+        store: Where the stages it builds on are.
+        device: Device to compute on.
+        is_exclusive: Whether the stage has its device to itself.
+        reporter: Told of progress, asked whether to stop.
+    """
+
+    task: StageTask
+    folder: Path
+    store: StageStore
+    device: torch.device
+    is_exclusive: bool
+    reporter: Reporter
+
+    def parent(self, kind: str) -> Path:
+        """Return the folder of a stage that this one builds on."""
+        return self.store.folder(kind, self.task.parents[kind])
+
+    def data(self) -> PreparedData:
+        """Open the prepared slices."""
+        return PreparedData.open(self.parent("prepare"))
+
+    def training_room(self, data: PreparedData, split: Split) -> TrainingRoom:
+        """Return what the training functions need."""
+        return TrainingRoom(
+            data=data,
+            split=split,
+            device=self.device,
+            checkpoint_path=self.folder / CHECKPOINT,
+            reporter=self.reporter,
+        )
+
+
+def prepare_stage(room: StageRoom) -> Outcome:
+    """Turn the data folder into slices."""
+    source = room.task.source
+    root = Path(source.path)
+    dataset = DATASETS[source.layout](root)
+    summary = prepare(dataset, room.task.job.settings.prepare, room.folder, room.reporter)
+    return asdict(summary)
+
+
+def pretrain_stage(room: StageRoom) -> Outcome:
+    """Train a backbone."""
+    job, data = room.task.job, room.data()
+    split = make_split(data.patients, job.settings.split)
+    split.save(room.folder / SPLIT)
+    backbone = _fresh_backbone(room, data)
+    result = pretrain(
+        backbone, room.training_room(data, split), job.settings.pretrain, seed=job.seed
+    )
+    return {"split_hash": split.hash, **_keep(room, result)}
+
+
+def search_stage(room: StageRoom) -> Outcome:
+    """Search a cell for the trained backbone."""
+    job, data = room.task.job, room.data()
+    load = OtherLoad()
+    record = search(
+        _trained_backbone(room, data),
+        build_pruner(job.settings.pruner),
+        room.training_room(data, _split(room)),
+        cell=job.settings.cell,
+        settings=job.settings.search,
+        seed=job.seed,
+    )
+    genotype = record.genotype.to_json()
+    (room.folder / GENOTYPE).write_text(genotype, encoding="utf-8")
+    write_json(room.folder / EVENTS, record.events)
+    write_json(room.folder / CURVE, record.curve)
+    np.savez_compressed(
+        room.folder / TRAJECTORY,
+        alpha=record.alpha,
+        beta=record.beta,
+        importance=record.importance,
+        active=record.active,
+        jsd=record.jsd,
+        edges=np.asarray(record.edges),
+        operations=np.asarray(record.operations),
+    )
+    return {
+        "genotype": genotype,
+        "search_s": record.search_s,
+        "search_epochs": len(record.curve),
+        "search_epochs_full": job.settings.search.epochs,
+        "n_steps_per_epoch": record.n_steps,
+        "alpha_learning_rate": record.alpha_learning_rate,
+        "search_exclusive": room.is_exclusive,
+        "search_other_load": load.share(),
+    }
+
+
+def retrain_stage(room: StageRoom) -> Outcome:
+    """Train the discrete cells, or the backbone for longer if there are none."""
+    job, data = room.task.job, room.data()
+    training_room = room.training_room(data, _split(room))
+    settings = job.settings.retrain
+    network = _network(room, data)
+    if isinstance(network, ImplantedNetwork):
+        result = retrain(network, training_room, settings, seed=job.seed)
+        return _keep(room, result)
+    result = train_longer(network, training_room, settings, seed=job.seed)
+    return _keep(room, result)
+
+
+def evaluate_stage(room: StageRoom) -> Outcome:
+    """Score every patient of the subsets on the original grid."""
+    job, data = room.task.job, room.data()
+    network = _network(room, data)
+    module = _as_module(network)
+    if "retrain" in room.task.parents:
+        state = load_checkpoint(room.parent("retrain") / WEIGHTS)
+        missing, unexpected = module.load_state_dict(state, strict=False)
+        if unexpected or any(not name.startswith("implant.backbone.") for name in missing):
+            raise ConfigError(
+                f"retrained weights must fit the network, got {unexpected} {missing}"
+            )
+    rows = score_patients(
+        evaluation_mode(module),
+        data,
+        _split(room),
+        job.settings.evaluate,
+        device=room.device,
+        reporter=room.reporter,
+    )
+    write_json(room.folder / PATIENTS, rows)
+    parameters = count_parameters(module)
+    cells = module.implant.cell_parameters() if isinstance(module, ImplantedNetwork) else ()
+    shape = (1, data.n_channels, data.size, data.size)
+    return {
+        "n_parameters": parameters.total,
+        "n_cell_parameters": sum(weight.numel() for weight in cells),
+        "n_macs": count_macs(module, shape),
+        "classes": list(data.classes),
+    }
+
+
+STAGES: dict[str, Callable[[StageRoom], Outcome]] = {
+    "prepare": prepare_stage,
+    "pretrain": pretrain_stage,
+    "search": search_stage,
+    "retrain": retrain_stage,
+    "evaluate": evaluate_stage,
+}
+"""Kind of stage → function. Its version is in `workers.tasks.STAGE_VERSIONS`."""
+
+
+def _keep(room: StageRoom, result: FitResult) -> Outcome:
+    """Write weights and curve of a training; return its outcome."""
+    save_checkpoint(room.folder / WEIGHTS, result.state)
+    write_json(room.folder / CURVE, result.curve)
+    return {
+        "seconds": sum(entry["seconds"] for entry in result.curve),
+        "best_epoch": result.best_epoch,
+        "best_validation_dice": result.best_dice,
+    }
+
+
+def _fresh_backbone(room: StageRoom, data: PreparedData) -> Backbone:
+    job = room.task.job
+    backbone = build_backbone(
+        job.settings.backbone, n_channels=data.n_channels, n_classes=data.n_classes, seed=job.seed
+    )
+    _as_module(backbone).to(room.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return backbone
+
+
+def _trained_backbone(room: StageRoom, data: PreparedData) -> Backbone:
+    backbone = _fresh_backbone(room, data)
+    _as_module(backbone).load_state_dict(load_checkpoint(room.parent("pretrain") / WEIGHTS))
+    return backbone
+
+
+def _network(room: StageRoom, data: PreparedData) -> Backbone | ImplantedNetwork:
+    """The trained backbone, with fresh cells in it if the task has a genotype."""
+    job, backbone = room.task.job, _trained_backbone(room, data)
+    if not room.task.genotype:
+        return backbone
+    network = ImplantedNetwork(
+        backbone,
+        Genotype.from_json(room.task.genotype),
+        job.settings.cell,
+        scope=job.settings.retrain.scope,
+        seed=job.seed,
+    )
+    network.to(room.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def _split(room: StageRoom) -> Split:
+    return Split.load(room.parent("pretrain") / SPLIT)
+
+
+def _as_module(network: Backbone | nn.Module) -> nn.Module:
+    assert isinstance(network, nn.Module)
+    return network

@@ -1,0 +1,191 @@
+"""From a job to its stages: what each stage's key is made of, and which comes next."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from iac_core.cells.genotype import random_genotype
+from iac_core.seeding import numpy_generator
+from workers.job import Job, content_hash, plain
+
+STAGE_VERSIONS: dict[str, int] = {
+    "prepare": 1,
+    "pretrain": 1,
+    "search": 1,
+    "retrain": 1,
+    "evaluate": 1,
+}
+"""Kind of stage → version; raise it whenever the stage's results change."""
+
+CONTROLS: dict[str, tuple[str, ...]] = {
+    "random": ("prepare", "pretrain", "retrain", "evaluate"),
+    "no_cell": ("prepare", "pretrain", "evaluate"),
+    "no_cell_longer": ("prepare", "pretrain", "retrain", "evaluate"),
+}
+"""Values of the pruner axis that prune nothing → their chain of stages.
+
+``random`` retrains a random genotype, ``no_cell`` is the backbone as it is, ``no_cell_longer`` the
+backbone trained for the retraining's epochs.
+"""
+
+SEARCH_CHAIN: tuple[str, ...] = ("prepare", "pretrain", "search", "retrain", "evaluate")
+"""The chain of every operation pruner."""
+
+_CELL_IN_RETRAIN = ("n_nodes", "partial_channels", "second_input", "form")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSource:
+    """The data folder of a dataset.
+
+    Attributes:
+        layout: Reader of the folder.
+        path: The folder, as a worker sees it; not part of any key.
+        fingerprint: Of its content; empty if the folder is not at hand, keys are provisional then.
+    """
+
+    layout: str
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTask:
+    """One stage to compute: everything a worker needs, and its key.
+
+    Attributes:
+        kind: Kind of stage.
+        key: Hash of `settings`, first 16 hexadecimal digits.
+        settings: Everything that can change the result, as plain values.
+        parents: Kind → key of the stages it builds on.
+        job: A job that needs it; the others that share it agree in all of `settings`.
+        source: The data folder.
+        genotype: JSON of the cells to retrain; empty for a backbone without cells.
+    """
+
+    kind: str
+    key: str
+    settings: Mapping[str, Any]
+    parents: Mapping[str, str]
+    job: Job
+    source: DataSource
+    genotype: str = ""
+
+
+def chain(pruner: str) -> tuple[str, ...]:
+    """Return the kinds of stages of a value of the pruner axis, in order."""
+    return CONTROLS.get(pruner, SEARCH_CHAIN)
+
+
+def stage_tasks(
+    job: Job, source: DataSource, genotypes: Mapping[str, str]
+) -> tuple[StageTask, ...]:
+    """Return the job's stages whose keys are known, in order.
+
+    A retraining's key depends on the genotype, so the chain of a search ends with the search until
+    its genotype is known.
+
+    Args:
+        job: The job.
+        source: The data folder of its dataset.
+        genotypes: Key of a finished search → JSON of the genotype it found.
+    """
+    control = job.control
+    tasks: dict[str, StageTask] = {}
+    for kind in chain(control):
+        genotype = ""
+        if kind in ("retrain", "evaluate") and control not in ("no_cell", "no_cell_longer"):
+            found = _random(job) if control == "random" else genotypes.get(tasks["search"].key, "")
+            if not found:
+                break
+            genotype = found
+        parents = _parents(kind, tasks)
+        settings = {
+            "kind": kind,
+            "version": STAGE_VERSIONS[kind],
+            "parents": parents,
+            **_INPUTS[kind](job, source, genotype),
+        }
+        tasks[kind] = StageTask(
+            kind=kind,
+            key=content_hash(settings),
+            settings=settings,
+            parents=parents,
+            job=job,
+            source=source,
+            genotype=genotype,
+        )
+    return tuple(tasks.values())
+
+
+def _parents(kind: str, tasks: Mapping[str, StageTask]) -> dict[str, str]:
+    wanted = {
+        "prepare": (),
+        "pretrain": ("prepare",),
+        "search": ("prepare", "pretrain"),
+        "retrain": ("prepare", "pretrain"),
+        "evaluate": ("prepare", "pretrain", "retrain"),
+    }[kind]
+    return {name: tasks[name].key for name in wanted if name in tasks}
+
+
+def _random(job: Job) -> str:
+    backbone: Any = job.settings.backbone
+    generator = numpy_generator(job.seed, "random_genotype")
+    return random_genotype(job.settings.cell, backbone.n_skips, generator).to_json()
+
+
+def _prepare_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any]:
+    return {
+        "layout": source.layout,
+        "fingerprint": source.fingerprint,
+        "prepare": plain(job.settings.prepare),
+    }
+
+
+def _pretrain_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any]:
+    return {
+        "split": job.split_identity(),
+        "backbone": plain(job.settings.backbone),
+        "backbone_type": type(job.settings.backbone).__name__,
+        "pretrain": plain(job.settings.pretrain),
+        "seed": job.seed,
+    }
+
+
+def _search_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any]:
+    return {
+        "pruner": plain(job.settings.pruner),
+        "pruner_type": type(job.settings.pruner).__qualname__,
+        "cell": plain(job.settings.cell),
+        "search": plain(job.settings.search),
+        "seed": job.seed,
+    }
+
+
+def _retrain_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any]:
+    retrain = plain(job.settings.retrain)
+    if not genotype:
+        unused = ("scope", "learning_rate")
+        retrain = {name: value for name, value in retrain.items() if name not in unused}
+        return {"retrain": retrain, "seed": job.seed}
+    cell = plain(job.settings.cell)
+    return {
+        "genotype": genotype,
+        "cell": {name: cell[name] for name in _CELL_IN_RETRAIN},
+        "retrain": retrain,
+        "seed": job.seed,
+    }
+
+
+def _evaluate_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any]:
+    return {"evaluate": plain(job.settings.evaluate)}
+
+
+_INPUTS = {
+    "prepare": _prepare_inputs,
+    "pretrain": _pretrain_inputs,
+    "search": _search_inputs,
+    "retrain": _retrain_inputs,
+    "evaluate": _evaluate_inputs,
+}
