@@ -321,8 +321,9 @@ class _Reader:
                 self._unknown(place, kind, [*table, *controls], section.removesuffix("s"))
             else:
                 parsed = self._parsed((section, name), table[kind], entry)
-                if parsed is not None:
-                    settings[name] = parsed
+                settings[name] = table[kind]() if parsed is None else parsed
+                continue
+            settings.setdefault(name, None)  # known by name, so that the grid is not blamed too
         return {**settings, **dict.fromkeys(named_controls)}, named_controls
 
     def _axes(
@@ -470,6 +471,7 @@ class _Reader:
             self._problem(self._key_named(place, rule), rule, "a value of " + value, "correct it")
         else:
             rule = detail["msg"].removeprefix("Input should be ").replace("valid ", "")
+            rule = rule.replace("a integer", "a whole number")
             self._problem(where, f"{name or place[-1]} must be {rule}", given, "correct the value")
 
     def _key_named(self, place: Place, rule: str) -> Place:

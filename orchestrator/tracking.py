@@ -316,6 +316,7 @@ class BackgroundTracker:
         self.n_written = 0
         self.unsent: list[FinishedJob] = []
         self.trouble = ""
+        self._error: Exception | None = None
         self._thread.start()
 
     def put(self, finished: FinishedJob) -> None:
@@ -326,6 +327,8 @@ class BackgroundTracker:
         """Wait until everything is written or known to be unsent, then end the parent run."""
         self._queue.put(None)
         self._thread.join()
+        if self._error is not None:
+            raise self._error
         if not self.trouble:
             try:
                 self._tracker.close(status)
@@ -343,3 +346,6 @@ class BackgroundTracker:
                 self.trouble = str(error)
                 self.unsent.append(finished)
                 logger.warning("the tracking server is away: %s", error)
+            except Exception as error:  # noqa: BLE001 - raised again by `close`, in the main thread
+                self._error = error
+                return

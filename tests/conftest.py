@@ -6,6 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from iac_core.config import PrepareSettings, SplitSettings
+from iac_core.data.acdc import Acdc
+from iac_core.data.phantom import PhantomSettings, write_phantom
+from iac_core.data.prepare import prepare
+from iac_core.data.slices import PreparedData
+from iac_core.data.splits import make_split
+from iac_core.training.fit import TrainingRoom
+from iac_core.types import SilentReporter
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
@@ -19,3 +31,73 @@ def real_data() -> Path:
     if not root or not Path(root).is_dir():
         pytest.skip("no real volumes: set IAC_TEST_DATA to the folder that holds acdc_subset")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom") / "acdc"
+    write_phantom(folder, PhantomSettings(n_patients=8))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_folder(phantom_folder, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared")
+    settings = PrepareSettings(size=32, spacing_mm=5.0)
+    prepare(Acdc(phantom_folder), settings, folder, SilentReporter())
+    return folder
+
+
+@pytest.fixture
+def make_room(prepared_folder, tmp_path):
+    """A function that returns a training room; each name has a checkpoint of its own."""
+    data = PreparedData.open(prepared_folder)
+    split = make_split(data.patients, SplitSettings(n_folds=4, validation_share=0.2))
+
+    def make(name: str = "checkpoint", reporter=None) -> TrainingRoom:
+        return TrainingRoom(
+            data=data,
+            split=split,
+            device=torch.device("cpu"),
+            checkpoint_path=tmp_path / f"{name}.pt",
+            reporter=reporter or SilentReporter(),
+        )
+
+    return make
+
+
+TINY_SWEEP = """
+metadata:
+  sweep:
+    name: tiny
+    datasets: {phantom: {layout: acdc, path: PHANTOM}}
+    grid:
+      dataset: [phantom]
+      backbone: [unet]
+      pruner: PRUNERS
+      seed: SEEDS
+    stages:
+      prepare: {size: 32, spacing_mm: 5.0}
+      split: {n_folds: 4, validation_share: 0.2}
+      pretrain: {epochs: 2, batch_size: 4, steps_per_epoch: 3, checkpoint_every_epochs: 1}
+      cell: {n_nodes: 2}
+      search: {epochs: 6, batch_size: 4, steps_per_epoch: 2, alpha_warmup_epochs: 1,
+               checkpoint_every_epochs: 1}
+      retrain: {epochs: 2, batch_size: 4, steps_per_epoch: 2, checkpoint_every_epochs: 1}
+    backbones: {unet: {widths: [8, 16]}}
+    pruners: {js_stability: {window_epochs: 1, patience_epochs: 1, threshold: 0.5}}
+    resources: {threads: 1, cpus: 2, exclusive_search: false}
+"""
+
+
+@pytest.fixture
+def write_sweep(tmp_path, phantom_folder):
+    """A function that writes a sweep of seconds and returns its path."""
+
+    def write(pruners: str = "[none, js_stability]", seeds: str = "[0]", extra: str = "") -> Path:
+        text = TINY_SWEEP.replace("PHANTOM", str(phantom_folder))
+        path = tmp_path / "tiny.yaml"
+        path.write_text(text.replace("PRUNERS", pruners).replace("SEEDS", seeds) + extra)
+        return path
+
+    return write

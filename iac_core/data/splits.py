@@ -101,7 +101,7 @@ def _from_file(known: list[str], settings: SplitSettings) -> Split:
     named = [patient for part in _PARTS for patient in raw[part]]
     unknown = [patient for patient in named if patient not in known]
     if unknown:
-        near = did_you_mean(unknown[0], known).split("; known")[0]
+        near = did_you_mean(unknown[0], known).split(" known:")[0].removesuffix(";")
         raise ConfigError(
             f"{path}: every patient must be in the data folder, got {', '.join(unknown[:5])}{near}"
         )

@@ -26,7 +26,7 @@ def reference_forward(
     for node in range(2, 2 + cell.n_nodes):
         total = torch.zeros_like(states[0])
         for edge, (source, target) in enumerate(cell.edges):
-            if target == node and float(edge_weights[edge]) > 0:
+            if target == node and float(edge_weights[edge].detach()) > 0:
                 mixed = mixed_operation(cell, edge, states[source], importance[edge], k)
                 total = total + edge_weights[edge] * mixed
         states.append(total)

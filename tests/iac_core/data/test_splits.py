@@ -1,0 +1,89 @@
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iac_core.config import SplitSettings
+from iac_core.data.splits import Split, make_split
+from iac_core.errors import ConfigError
+
+PATIENTS = [f"patient{number:03d}" for number in range(1, 43)]
+
+
+@given(st.integers(10, 60), st.integers(2, 5), st.integers(0, 5))
+def test_folds_are_disjoint_complete_and_test_every_patient_once(n, n_folds, seed):
+    patients = [f"p{number}" for number in range(n)]
+    tested = []
+    for fold in range(n_folds):
+        split = make_split(patients, SplitSettings(n_folds=n_folds, fold=fold, seed=seed))
+        parts = [*split.train, *split.validation, *split.test]
+        assert sorted(parts) == sorted(patients)
+        tested += split.test
+    assert sorted(tested) == sorted(patients)
+
+
+def test_the_split_depends_on_its_seed_and_not_on_the_order_of_patients():
+    settings = SplitSettings()
+    assert make_split(PATIENTS[::-1], settings) == make_split(PATIENTS, settings)
+    assert make_split(PATIENTS, replace(settings, seed=1)) != make_split(PATIENTS, settings)
+
+
+def test_fewer_training_patients_leave_validation_and_test_as_they_are():
+    whole = make_split(PATIENTS, SplitSettings())
+    scarce = make_split(PATIENTS, SplitSettings(n_train_patients=5))
+    assert len(scarce.train) == 5
+    assert set(scarce.train) < set(whole.train)
+    assert (scarce.validation, scarce.test) == (whole.validation, whole.test)
+
+
+def test_a_split_is_saved_with_its_hash_and_a_changed_file_is_refused(tmp_path):
+    path = tmp_path / "split.json"
+    split = make_split(PATIENTS, SplitSettings())
+    split.save(path)
+    assert Split.load(path) == split
+    raw = json.loads(path.read_text())
+    raw["test"] = raw["test"][1:]
+    path.write_text(json.dumps(raw))
+    with pytest.raises(ConfigError, match="must have the hash"):
+        Split.load(path)
+
+
+def write(tmp_path, **parts):
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps(parts))
+    return SplitSettings(file=str(path))
+
+
+def test_a_file_gives_the_parts(tmp_path):
+    settings = write(
+        tmp_path, train=PATIENTS[:3], validation=PATIENTS[3:4], test=PATIENTS[4:6], note="x"
+    )
+    split = make_split(PATIENTS, settings)
+    assert (len(split.train), len(split.validation), len(split.test)) == (3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("parts", "pattern"),
+    [
+        ({"train": ["patient001", "patient01"]}, "patient01; did you mean 'patient0"),
+        ({"train": ["patient003"], "test": ["patient003"]}, "one part once, got patient003"),
+        ({"train": []}, "got none in 'train'"),
+        ({"train": "patient001"}, "a split file must be JSON"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_patient_named(tmp_path, parts, pattern):
+    whole = {"train": ["patient001"], "validation": ["patient002"], "test": ["patient005"]}
+    with pytest.raises(ConfigError, match=pattern):
+        make_split(PATIENTS, write(tmp_path, **{**whole, **parts}))
+
+
+def test_fewer_patients_than_folds_are_refused():
+    with pytest.raises(ConfigError, match="at least as many patients as folds"):
+        make_split(PATIENTS[:3], SplitSettings(n_folds=5))
+
+
+def test_an_empty_part_is_refused():
+    with pytest.raises(ConfigError, match="got none in 'train'"):
+        make_split(PATIENTS[:2], SplitSettings(n_folds=2, validation_share=0.9))

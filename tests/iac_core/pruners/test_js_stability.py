@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pruner_states import drive
+from scipy.spatial.distance import jensenshannon
+
+from iac_core.errors import ConfigError
+from iac_core.pruners.js_stability import JsStability, JsStabilitySettings, resolved_threshold
+from iac_core.pruners.ranking import jensen_shannon
+
+STEPS = st.integers(3, 50)
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=2, max_size=8), st.integers(0, 1000))
+def test_divergence_is_the_square_of_scipys_distance_in_bits(weights, seed):
+    p = np.array(weights) / sum(weights)
+    q = np.random.default_rng(seed).dirichlet(np.ones(len(p)))
+    assert jensen_shannon(p, q) == pytest.approx(jensenshannon(p, q, base=2) ** 2, abs=1e-12)
+
+
+@given(st.floats(1e-4, 1.0), st.integers(1, 10))
+def test_threshold_grows_with_the_square_of_the_largest_drift(step_per_epoch, window):
+    settings = JsStabilitySettings(window_epochs=window)
+    one = resolved_threshold(settings, step_per_epoch)
+    two = resolved_threshold(settings, 2 * step_per_epoch)
+    assert two == pytest.approx(4 * one)
+
+
+def drifting(n_epochs, rate, n_steps):
+    """Half of the logits rise and half fall, as far as Adam can move them."""
+    direction = np.where(np.arange(8) % 2, 1.0, -1.0) * np.ones((1, 5, 1))
+    return [epoch * rate * n_steps * direction for epoch in range(n_epochs)]
+
+
+def settled(n_epochs, rate, n_steps, seed=0):
+    """A short drift, then noise of a tenth of an epoch's largest move."""
+    generator = np.random.default_rng(seed)
+    goal = generator.normal(size=(1, 5, 8))
+    noise = 0.1 * rate * n_steps
+    return [
+        goal * min(1.0, epoch / 4) + noise * generator.normal(size=goal.shape)
+        for epoch in range(n_epochs)
+    ]
+
+
+@pytest.mark.parametrize(("rate", "n_steps"), [(0.025, 6), (0.03, 3), (3e-3, 50), (6e-4, 100)])
+def test_a_drifting_alpha_blocks_pruning_and_a_settled_one_allows_it(rate, n_steps):
+    step = rate * n_steps
+    decisions, active = drive(
+        JsStability(JsStabilitySettings()), drifting(18, rate, n_steps), step_per_epoch=step
+    )
+    assert active.all()
+    measured = decisions[12].measures["jsd"]
+    assert (measured > resolved_threshold(JsStabilitySettings(), step)).all()
+    decisions, active = drive(
+        JsStability(JsStabilitySettings()), settled(60, rate, n_steps), step_per_epoch=step
+    )
+    assert active.sum() < 15
+    first = next(decision for decision in decisions if decision.reasons)
+    assert all(reason.value <= reason.threshold for reason in first.reasons if reason.operations)
+
+
+def test_nothing_is_tested_before_both_windows_hold_trained_logits():
+    settings = JsStabilitySettings(window_epochs=3, patience_epochs=1)
+    still = [np.zeros((1, 5, 8)) + np.arange(8) * 0.2 for _ in range(30)]
+    decisions, _ = drive(JsStability(settings), still, first_alpha_epoch=5)
+    pruned = [epoch for epoch, decision in enumerate(decisions) if decision.reasons]
+    assert pruned[0] == 5 + 2 * 3 + 1
+
+
+def test_patience_counts_settled_epochs_in_a_row():
+    still = [np.zeros((1, 5, 8)) + np.arange(8) * 0.2 for _ in range(30)]
+    first = {}
+    for patience in (1, 4):
+        settings = JsStabilitySettings(window_epochs=2, patience_epochs=patience)
+        decisions, _ = drive(JsStability(settings), still)
+        first[patience] = next(e for e, decision in enumerate(decisions) if decision.reasons)
+    assert first[4] == first[1] + 3
+
+
+def test_the_rank_guard_waits_while_the_kept_set_changes():
+    steady = np.zeros((1, 5, 8)) + np.arange(8) * 1e-3
+    swapped = steady[..., ::-1].copy()
+    flicker = [steady if (epoch // 2) % 2 else swapped for epoch in range(30)]
+    settings = JsStabilitySettings(window_epochs=2, patience_epochs=3)
+    decisions, active = drive(JsStability(settings), flicker)
+    assert active.all()
+    assert max(float(d.measures["jsd"].max()) for d in decisions if d.measures) < 2e-3
+
+
+def test_weak_operations_go_together_but_at_most_half_of_them():
+    logits = np.zeros((1, 5, 8)) + np.array([-5, -5, -5, -5, -5, -5, 1, 2.0])
+    settings = JsStabilitySettings(window_epochs=2, patience_epochs=1)
+    decisions, _ = drive(JsStability(settings), [logits] * 20)
+    first = next(decision for decision in decisions if decision.reasons)
+    assert {len(reason.operations) for reason in first.reasons} == {4}
+
+
+def test_the_search_stops_when_every_edge_is_decided_and_says_so():
+    still = [np.zeros((1, 5, 8)) + np.arange(8) * 0.2 for _ in range(60)]
+    settings = JsStabilitySettings(window_epochs=2, patience_epochs=1, stop_patience_epochs=99)
+    decisions, active = drive(JsStability(settings), still)
+    assert decisions[-1].stop
+    assert active.sum(axis=-1).max() == 1
+    assert decisions[-1].reasons[-1].rule == "every_edge_decided"
+
+
+def test_the_search_stops_when_few_operations_are_left_and_the_genotype_stands():
+    still = [np.zeros((1, 5, 8)) + np.arange(8) * 0.2 for _ in range(60)]
+    settings = JsStabilitySettings(
+        window_epochs=2,
+        patience_epochs=1,
+        stop_operations=3,
+        stop_patience_epochs=5,
+        min_operations=2,
+    )
+    decisions, active = drive(JsStability(settings), still)
+    assert active.sum(axis=-1).min() >= 2
+    assert decisions[-1].stop
+    assert decisions[-1].reasons[-1].rule in ("every_edge_decided", "genotype_unchanged")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("window_epochs", 0), ("threshold", 0.0), ("max_share", 1.0), ("weak_share", -0.1)],
+)
+def test_settings_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=name):
+        JsStabilitySettings(**{name: value})

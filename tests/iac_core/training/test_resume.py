@@ -1,0 +1,225 @@
+"""A stopped training goes on with the same result, bit for bit; so does a search."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from iac_core.backbones import build_backbone
+from iac_core.backbones.unet import UNetSettings
+from iac_core.cells.genotype import random_genotype
+from iac_core.cells.implant import ImplantedNetwork
+from iac_core.config import CellSettings, PretrainSettings, RetrainSettings, SearchSettings
+from iac_core.errors import SearchError, StopRequested
+from iac_core.pruners.js_stability import JsStability, JsStabilitySettings
+from iac_core.seeding import numpy_generator
+from iac_core.training.pretrain import pretrain, train_longer
+from iac_core.training.retrain import retrain
+from iac_core.training.search import halves, search
+from iac_core.types import Decision, SilentReporter
+
+PRETRAIN = PretrainSettings(epochs=3, batch_size=4, steps_per_epoch=3, checkpoint_every_epochs=2)
+SEARCH = SearchSettings(
+    epochs=8, batch_size=4, steps_per_epoch=2, alpha_warmup_epochs=1, checkpoint_every_epochs=3
+)
+CELL = CellSettings(n_nodes=2)
+
+
+class StopAfter(SilentReporter):
+    """Asks a stage to stop at its n-th step; then never again."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def should_stop(self):
+        self.left -= 1
+        return self.left == 0
+
+
+def backbone():
+    return build_backbone(UNetSettings(widths=(8, 16)), n_channels=1, n_classes=4, seed=0)
+
+
+def eager_pruner():
+    return JsStability(JsStabilitySettings(window_epochs=1, patience_epochs=1, threshold=0.5))
+
+
+def comparable(curve):
+    timing = ("seconds", "ended_at")
+    return [{k: str(v) for k, v in entry.items() if k not in timing} for entry in curve]
+
+
+def run_pretrain(room):
+    network = backbone()
+    result = pretrain(network, room, PRETRAIN, seed=0)
+    return result, network.state_dict()
+
+
+def run_retrain(scope):
+    def run(room):
+        genotype = random_genotype(CELL, 1, numpy_generator(0, "test"))
+        network = ImplantedNetwork(backbone(), genotype, CELL, scope=scope, seed=0)
+        settings = RetrainSettings(epochs=3, batch_size=4, steps_per_epoch=3, scope=scope)
+        return retrain(network, room, settings, seed=0), network.state_dict()
+
+    return run
+
+
+TRAININGS = {"pretrain": run_pretrain, "cell": run_retrain("cell"), "all": run_retrain("all")}
+
+
+@pytest.mark.parametrize("name", sorted(TRAININGS))
+@pytest.mark.parametrize("stop_at", [1, 5, 8])
+def test_a_stopped_training_ends_as_an_undisturbed_one(make_room, name, stop_at):
+    calm, calm_state = TRAININGS[name](make_room("calm"))
+    with pytest.raises(StopRequested):
+        TRAININGS[name](make_room("stopped", StopAfter(stop_at)))
+    resumed, state = TRAININGS[name](make_room("stopped"))
+    assert comparable(resumed.curve) == comparable(calm.curve)
+    assert (resumed.best_epoch, resumed.best_dice) == (calm.best_epoch, calm.best_dice)
+    for key, value in calm.state.items():
+        assert torch.equal(resumed.state[key], value)
+    assert all(torch.equal(state[key], value) for key, value in calm_state.items())
+
+
+def run_search(room, settings=SEARCH, cell=CELL, pruner=None):
+    return search(backbone(), pruner or eager_pruner(), room, cell=cell, settings=settings, seed=0)
+
+
+def assert_same_search(one, other):
+    assert one.genotype == other.genotype
+    for name in ("alpha", "beta", "importance", "active", "jsd"):
+        assert np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
+    assert comparable(one.curve) == comparable(other.curve)
+    assert comparable(one.events) == comparable(other.events)
+
+
+@pytest.mark.parametrize("stop_at", [2, 7, 12])
+def test_a_stopped_search_ends_as_an_undisturbed_one(make_room, stop_at):
+    calm = run_search(make_room("calm"))
+    assert any(event["operations"] for event in calm.events)
+    with pytest.raises(StopRequested):
+        run_search(make_room("stopped", StopAfter(stop_at)))
+    assert_same_search(run_search(make_room("stopped")), calm)
+
+
+def test_a_search_lost_between_checkpoints_ends_as_an_undisturbed_one(make_room):
+    class Killed(SilentReporter):
+        def progress(self, *, epoch, n_epochs, **values):
+            if epoch == 5:
+                raise KeyboardInterrupt
+
+    calm = run_search(make_room("calm"))
+    with pytest.raises(KeyboardInterrupt):
+        run_search(make_room("killed", Killed()))
+    assert_same_search(run_search(make_room("killed")), calm)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(make_room):
+    one = run_search(make_room("one"))
+    assert_same_search(run_search(make_room("two")), one)
+    other = search(
+        backbone(), eager_pruner(), make_room("other"), cell=CELL, settings=SEARCH, seed=1
+    )
+    assert not np.array_equal(other.alpha[-1], one.alpha[-1], equal_nan=True)
+
+
+@pytest.mark.parametrize("form", ["replace", "residual"])
+def test_a_whole_search_moves_no_tensor_of_the_backbone(make_room, form):
+    network = backbone()
+    network(torch.randn(4, 1, 32, 32))
+    before = copy.deepcopy(network.state_dict())
+    cell = CellSettings(n_nodes=2, form=form)
+    search(network, eager_pruner(), make_room(), cell=cell, settings=SEARCH, seed=0)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_alpha_rests_during_the_warm_up_and_moves_afterwards(make_room):
+    record = run_search(make_room())
+    assert np.array_equal(record.alpha[0], record.alpha[0])
+    assert np.isnan(record.curve[0]["architecture_loss"])
+    moved = np.nanmax(np.abs(record.alpha[1] - record.alpha[0]))
+    assert 0 < moved <= 1.05 * 2 * SEARCH.resolved_alpha_learning_rate(2)
+
+
+def test_pruned_operations_are_gone_from_the_trajectory(make_room):
+    record = run_search(make_room())
+    removed = sum(len(event["operations"]) for event in record.events)
+    counts = record.active.sum(axis=(1, 2, 3))
+    assert counts[0] == 40
+    assert (np.diff(counts) <= 0).all()
+    assert removed >= counts[0] - counts[-1] > 0
+    assert np.isnan(record.alpha[~record.active]).all()
+    assert (record.importance[~record.active] == 0).all()
+
+
+def test_halves_are_disjoint_and_follow_the_seed():
+    patients = tuple(f"p{number}" for number in range(9))
+    weights, alphas = halves(patients, 0)
+    assert sorted(weights + alphas) == sorted(patients)
+    assert (len(weights), len(alphas)) == (5, 4)
+    assert halves(patients, 0) == (weights, alphas)
+    assert halves(patients, 1) != (weights, alphas)
+
+
+class Reviver(JsStability):
+    """Breaks the contract: gives back what it took."""
+
+    def decide(self, state):
+        keep = np.ones_like(state.active)
+        if state.epoch == 1:
+            keep[0, 4, 1:] = False
+        return Decision(keep=keep)
+
+
+class Emptier(JsStability):
+    def decide(self, state):
+        keep = state.active.copy()
+        keep[0, 0] = False
+        return Decision(keep=keep)
+
+
+class Starver(JsStability):
+    def decide(self, state):
+        keep = state.active.copy()
+        keep[0, 0, 1:] = False
+        return Decision(keep=keep)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "rule"), [(Reviver, "revive"), (Emptier, "leave every edge"), (Starver, "node 2")]
+)
+def test_a_pruner_that_breaks_its_contract_is_named(make_room, pruner, rule):
+    with pytest.raises(SearchError, match=rule):
+        run_search(make_room(), pruner=pruner(JsStabilitySettings()))
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_its_epoch(make_room):
+    network = backbone()
+    settings = RetrainSettings(
+        epochs=3, batch_size=4, steps_per_epoch=2, backbone_learning_rate=1e30
+    )
+    with pytest.raises(SearchError, match="must be finite, got nan in epoch"):
+        train_longer(network, make_room(), settings, seed=0)
+
+
+def test_values_of_masks_rank_the_whole_above_nothing(make_room):
+    seen = {}
+
+    class Asks(JsStability):
+        def decide(self, state):
+            if state.epoch == 7:
+                masks = np.stack([state.active, np.zeros_like(state.active), state.active])
+                seen["values"] = state.values_of(masks)
+            return Decision(keep=state.active)
+
+    network = backbone()
+    settings = PretrainSettings(epochs=8, batch_size=8, steps_per_epoch=10, learning_rate=1e-2)
+    network.load_state_dict(pretrain(network, make_room("trained"), settings, seed=0).state)
+    pruner = Asks(JsStabilitySettings())
+    search(network, pruner, make_room(), cell=CELL, settings=SEARCH, seed=0)
+    whole, nothing, again = seen["values"]
+    assert whole == again
+    assert 0 <= whole <= 1
+    assert whole != nothing

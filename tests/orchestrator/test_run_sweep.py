@@ -1,0 +1,186 @@
+"""Sweeps of seconds in this process: sharing, resuming, failing, the pruner that drops in."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from iac_core.pruners import OPERATION_PRUNERS
+from iac_core.types import Decision, Reason
+from orchestrator.executors import InlineExecutor
+from orchestrator.run_sweep import SweepRoom, View, request_stop, run_sweep
+from orchestrator.session import open_sweep
+
+
+class Recorder(View):
+    """Remembers which stages ran."""
+
+    def __init__(self):
+        self.ran = Counter()
+
+    def ended(self, task, end):
+        self.ran[task.kind] += end.was_computed
+
+
+def run(session, view=None, jobs=None):
+    ends = []
+    room = SweepRoom(
+        store=session.store,
+        stop_file=session.stop_file,
+        sources=session.sources,
+        resources=session.spec.resources,
+    )
+    view = view or Recorder()
+    progress = run_sweep(
+        jobs or session.expansion.jobs,
+        room,
+        InlineExecutor(),
+        view=view,
+        on_job_end=ends.append,
+    )
+    return progress, ends, view
+
+
+@pytest.fixture
+def open_tiny(write_sweep, tmp_path):
+    def open_it(*arguments, **options):
+        path = write_sweep(*arguments, **options)
+        return open_sweep(path, {}, tmp_path / "runs", needs_data=True)
+
+    return open_it
+
+
+ALL_ARMS = "[no_cell, no_cell_longer, random, none, js_stability]"
+
+
+def test_every_distinct_stage_runs_once_and_pre_trainings_equal_dataset_backbone_seed(open_tiny):
+    session = open_tiny(ALL_ARMS, "[0, 1]")
+    wanted = {row["kind"]: row["distinct"] for row in session.plan().counts()}
+    progress, ends, view = run(session)
+    assert view.ran["pretrain"] == 2
+    assert view.ran["prepare"] == 1
+    assert all(view.ran[kind] <= number for kind, number in wanted.items())
+    assert len(ends) == progress.n_jobs == 10
+    assert all(end.failure is None for end in ends)
+    assert session.plan().missing == frozenset()
+
+
+def test_a_second_run_runs_nothing_and_a_new_seed_only_what_is_new(open_tiny):
+    run(open_tiny("[no_cell, random]", "[0]"))
+    _, ends, view = run(open_tiny("[no_cell, random]", "[0]"))
+    assert sum(view.ran.values()) == 0
+    assert len(ends) == 2
+    _, _, view = run(open_tiny("[no_cell, random]", "[0, 1]"))
+    assert view.ran == Counter(pretrain=1, retrain=1, evaluate=2)
+
+
+def test_a_stopped_sweep_goes_on_where_it_stopped(open_tiny):
+    session = open_tiny("[none]")
+
+    class StopsInSearch(Recorder):
+        def submitted(self, task):
+            if task.kind == "search":
+                request_stop(session.stop_file)
+
+    _, ends, view = run(session, StopsInSearch())
+    assert ends == []
+    assert view.ran["search"] == 1
+    assert session.plan().missing
+    session.stop_file.unlink()
+    _, ends, view = run(session)
+    assert len(ends) == 1
+    assert view.ran == Counter(search=1, retrain=1, evaluate=1)
+    record = session.store.record(
+        "search", next(t.key for t in ends[0].state.tasks if t.kind == "search")
+    )
+    assert [attempt["outcome"] for attempt in record.attempts] == ["stopped", "done"]
+
+
+def test_a_failed_stage_fails_its_jobs_and_the_others_go_on(open_tiny):
+    session = open_tiny("[no_cell, random, none]")
+    jobs = session.expansion.jobs
+
+    class Breaks(Recorder):
+        def submitted(self, task):
+            if task.kind == "search":
+                place = session.store.folder("pretrain", task.parents["pretrain"])
+                (place / "weights.pt").rename(place / "weights.gone")
+
+        def ended(self, task, end):
+            super().ended(task, end)
+            for path in session.store.root.rglob("weights.gone"):
+                path.rename(path.with_name("weights.pt"))
+
+    _, ends, _ = run(session, Breaks(), [jobs[2]])
+    (end,) = ends
+    assert end.failure.stage == "search"
+    assert "weights.pt" in end.failure.error
+    assert "Traceback" in end.failure.trace
+    _, ends, _ = run(session)
+    assert [end.failure for end in ends] == [None, None, None]
+
+
+def test_sweeps_share_stages_through_the_store(open_tiny):
+    run(open_tiny("[no_cell]"))
+    _, _, view = run(open_tiny("[random]"))
+    assert view.ran == Counter(retrain=1, evaluate=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeakestEverySettings:
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    every_epochs: int = 2
+
+
+class WeakestEvery:
+    """Removes the weakest operation of every edge that may lose one, every n epochs."""
+
+    Settings: ClassVar = WeakestEverySettings
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def decide(self, state):
+        keep, reasons = state.active.copy(), []
+        if (state.epoch + 1) % self.settings.every_epochs == 0:
+            for level, edge in np.ndindex(keep.shape[:2]):
+                live = np.flatnonzero(keep[level, edge])
+                if len(live) > 2:
+                    gone = live[state.importance[level, edge, live].argmin()]
+                    keep[level, edge, gone] = False
+                    name = (state.operations[gone],)
+                    reasons.append(
+                        Reason(rule="weakest_every", level=level, edge=edge, operations=name)
+                    )
+        return Decision(keep=keep, reasons=tuple(reasons))
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_a_pruner_dropped_into_the_table_appears_in_plan_run_and_report(open_tiny, monkeypatch):
+    from orchestrator.reporting import open_tracking, report_sweep
+    from orchestrator.tracking import FinishedJob
+
+    monkeypatch.setitem(OPERATION_PRUNERS, "weakest_every", WeakestEvery)
+    session = open_tiny("[none, weakest_every]", extra="")
+    assert "weakest_every" in {state.job.pruner for state in session.plan().states}
+    _, ends, _ = run(session)
+    tracking = open_tracking(session)
+    for end in ends:
+        tracking.put(FinishedJob(job=end.state.job, tasks=end.state.tasks, failure=end.failure))
+    tracking.close("FINISHED")
+    assert tracking.trouble == ""
+    paths = report_sweep(session, None)
+    assert "| weakest_every |" in paths.markdown.read_text()
+    from results.collect import load_tables
+
+    events = load_tables(session.run_dir / "tables")["events"]
+    own = events[events["pruner"] == "weakest_every"]
+    assert set(own["rule"]) == {"weakest_every"}
+    assert sorted(own["epoch"].unique()) == [1, 3, 5]

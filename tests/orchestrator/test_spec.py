@@ -1,0 +1,208 @@
+import re
+
+import pytest
+
+from iac_core.config import SearchSettings
+from iac_core.errors import ConfigError
+from orchestrator.expand import expand
+from orchestrator.session import tables
+from orchestrator.spec import SweepError, load_sweep
+from orchestrator.sweep_file import read_sweep_file
+
+GOOD = """\
+metadata:
+  sweep:
+    name: good
+    datasets:
+      acdc: {layout: acdc, path: data}
+    grid:
+      dataset: [acdc]
+      backbone: [unet, wide]
+      pruner: [none, js_stability, patient, random]
+      seed: [0, 1]
+    stages:
+      search: {epochs: 60, weight_learning_rate: 3e-3}
+      split: {n_folds: 4}
+    backbones:
+      wide: {type: unet, widths: [32, 64]}
+    pruners:
+      patient: {type: js_stability, patience_epochs: 9}
+    resources: {threads: 1}
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    return path
+
+
+def load(tmp_path, text, **overrides):
+    return load_sweep(write(tmp_path, text), tables=tables(), overrides=overrides)
+
+
+def test_a_good_sweep_is_typed_and_resolved(tmp_path):
+    spec = load(tmp_path, GOOD)
+    assert spec.stages["search"] == SearchSettings(epochs=60, weight_learning_rate=0.003)
+    assert spec.backbones["wide"].widths == (32, 64)
+    assert spec.pruners["patient"].patience_epochs == 9
+    assert spec.pruners["js_stability"].patience_epochs == 3
+    assert spec.pruners["random"] is None
+    assert spec.datasets["acdc"].path == str((tmp_path / "data").resolve())
+    assert load(tmp_path, GOOD, acdc="/other").datasets["acdc"].path == "/other"
+
+
+def test_numbers_with_an_exponent_are_numbers(tmp_path):
+    text = GOOD.replace("3e-3", "1E-2")
+    assert load(tmp_path, text).stages["search"].weight_learning_rate == 0.01
+    file = read_sweep_file(write(tmp_path, GOOD.replace("name: good", "name: 1e5x")))
+    assert file.sweep["name"] == "1e5x"
+
+
+BAD = [
+    # what is replaced, by what, line, words
+    ("layout: acdc", "layout: acdcc", 5, "did you mean 'acdc'"),
+    ("[unet, wide]", "[unett, wide]", 8, "did you mean 'unet'"),
+    ("[none, js_stability", "[none, js_stabilty", 9, "did you mean 'js_stability'"),
+    ("dataset: [acdc]", "dataset: [acds]", 7, "did you mean 'acdc'"),
+    ("seed: [0, 1]", "seed: [0, -1]", 10, "whole number from 0, got -1"),
+    ("seed: [0, 1]", "seed: [0, true]", 10, "whole number from 0"),
+    ("seed: [0, 1]", "seed: [0, 0]", 10, "must not repeat"),
+    ("seed: [0, 1]", "seed: 0", 10, "must be a list"),
+    ("seed: [0, 1]", "seed: []", 10, "must be a list"),
+    ("      seed: [0, 1]\n", "", 6, "must have the axis seed"),
+    ("seed: [0, 1]", "seed: [0]\n      cell.from: [replace]", 11, "did you mean 'cell.form'"),
+    ("seed: [0, 1]", "seed: [0]\n      cell.form: [replaced]", 11, "'replace' or 'residual'"),
+    ("seed: [0, 1]", "seed: [0]\n      search.epochs: [50, 0]", 11, "epochs must be at least 1"),
+    ("epochs: 60", "epochz: 60", 12, "did you mean 'epochs'"),
+    ("epochs: 60", "epochs: '60'", 12, "must be a whole number, got '60'"),
+    ("epochs: 60", "epochs: 0", 12, "epochs must be at least 1, got a value of 0"),
+    ("epochs: 60", "epochs: 60.5", 12, "epochs must be"),
+    ("3e-3", "-3e-3", 12, "weight_learning_rate must be above 0"),
+    ("split: {n_folds: 4}", "splt: {n_folds: 4}", 13, "did you mean 'split'"),
+    ("split: {n_folds: 4}", "split: {n_folds: 4, fold: 4}", 13, "fold must be 0 to 3"),
+    ("split: {n_folds: 4}", "split: [4]", 13, "must be a mapping"),
+    ("split: {n_folds: 4}", "split: {file: absent.json}", 13, "split file must be"),
+    ("type: unet,", "type: vnet,", 15, "backbone must be a known one"),
+    ("widths: [32, 64]", "width: [32, 64]", 15, "did you mean 'widths'"),
+    ("widths: [32, 64]", "widths: [32]", 15, "at least two levels"),
+    ("widths: [32, 64]", "widths: [32, '64']", 15, "must be a whole number"),
+    ("patience_epochs: 9", "patience_epochs: 0", 17, "patience_epochs must be at least 1"),
+    ("type: js_stability,", "type: random,", 17, "must have no settings"),
+    ("threads: 1", "threads: 0", 18, "threads must be at least 1"),
+    ("threads: 1", "thread: 1", 18, "did you mean 'threads'"),
+    ("threads: 1", "search: {cpus: 0}", 18, "cpus must be above 0"),
+    ("resources:", "resource:", 18, "did you mean 'resources'"),
+    ("name: good", "name: Good Sweep", 3, "lower-case letters"),
+    ("name: good", "store: 7\n    name: good", 3, "store must be a folder"),
+    ("    resources", "    exclude: [{pruner: noone}]\n    resources", 18, "did you mean 'none'"),
+    ("    resources", "    exclude: [{prune: none}]\n    resources", 18, "did you mean 'pruner'"),
+    ("    resources", "    include: [{pruner: none}]\n    resources", 18, "must name every axis"),
+    ("    resources", "    include: none\n    resources", 18, "list of mappings"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(BAD)))
+def test_a_wrong_value_is_named_with_line_rule_and_way_out(tmp_path, case):
+    old, new, line, words = BAD[case]
+    assert old in GOOD
+    with pytest.raises(SweepError, match=re.escape(words)) as caught:
+        load(tmp_path, GOOD.replace(old, new, 1))
+    problem = next(p for p in caught.value.problems if words in str(p))
+    assert problem.place == str(line)
+    assert problem.way_out
+    assert "pydantic" not in str(caught.value)
+
+
+def test_all_problems_are_said_at_once_in_the_order_of_the_file(tmp_path):
+    text = GOOD
+    for old, new in (
+        ("layout: acdc", "layout: acdcc"), ("unet, wide", "unett, wide"), ("[0, 1]", "[x]"),
+        ("epochs: 60", "epochs: 0"), ("n_folds: 4", "folds: 4"), ("threads: 1", "threads: 0"),
+    ):  # fmt: skip
+        text = text.replace(old, new, 1)
+    with pytest.raises(SweepError) as caught:
+        load(tmp_path, text)
+    lines = [int(problem.place) for problem in caught.value.problems]
+    assert lines == [5, 8, 10, 12, 13, 18]
+
+
+FILES = [
+    ("metadata: [", "must be YAML"),
+    ("", "must be a mapping"),
+    ("metadata:\n  sweep: 3\n", "mapping metadata.sweep"),
+    ("metadta: {sweep: {}}\n", "did you mean 'metadata'"),
+    ("name: x\ngrid: {}\n", "under metadata.sweep"),
+    ("metadata:\n  sweep:\n    name: a\n    name: b\n", "also in line 3"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(FILES)))
+def test_a_file_that_is_no_sweep_says_what_it_is(tmp_path, case):
+    text, words = FILES[case]
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        load(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="must exist"):
+        read_sweep_file(tmp_path / "absent.yaml")
+
+
+def test_data_for_an_unknown_dataset_is_refused(tmp_path):
+    with pytest.raises(SweepError, match="--data must name a dataset"):
+        load(tmp_path, GOOD, acds="/x")
+
+
+def test_the_grid_is_expanded_in_a_stable_order_without_doubles(tmp_path):
+    jobs = expand(load(tmp_path, GOOD)).jobs
+    assert len(jobs) == len({job.job_id for job in jobs}) == 2 * 4 * 2
+    assert [job.label for job in jobs[:3]] == [
+        "acdc · unet · none · seed 0",
+        "acdc · unet · none · seed 1",
+        "acdc · unet · js_stability · seed 0",
+    ]
+    assert jobs[6].control == "random"
+    assert [job.job_id for job in expand(load(tmp_path, GOOD)).jobs] == [j.job_id for j in jobs]
+
+
+def test_excludes_drop_cells_and_includes_add_them_once(tmp_path):
+    extra = """\
+    exclude: [{pruner: random, seed: 1}, {backbone: wide}]
+    include:
+      - {dataset: acdc, backbone: wide, pruner: none, seed: 7}
+      - {dataset: acdc, backbone: unet, pruner: none, seed: 0}
+"""
+    found = expand(load(tmp_path, GOOD + extra))
+    assert len(found.dropped) == 8 + 1
+    assert len(found.jobs) == 16 - 9 + 1
+    assert found.jobs[-1].seed == 7
+
+
+def test_an_exclude_that_matches_nothing_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="must match a cell"):
+        expand(load(tmp_path, GOOD + "    exclude: [{seed: 5}]\n"))
+
+
+def test_a_setting_on_the_grid_reaches_the_job(tmp_path):
+    text = GOOD.replace("seed: [0, 1]", "seed: [0]\n      cell.form: [replace, residual]")
+    jobs = expand(load(tmp_path, text)).jobs
+    assert [job.settings.cell.form for job in jobs[:2]] == ["replace", "residual"]
+    assert len(jobs) == 2 * 4 * 2
+
+
+def test_a_sweep_file_is_a_ray_cluster_file():
+    import json
+    from pathlib import Path
+
+    import jsonschema
+    import ray
+    import yaml
+
+    schema_path = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
+    schema = json.loads(schema_path.read_text())
+    cluster = "cluster_name: lab\nprovider: {type: local, head_ip: 127.0.0.1, worker_ips: []}\n"
+    jsonschema.validate(yaml.safe_load(cluster + GOOD), schema)
+    from orchestrator.sweep_file import CLUSTER_KEYS
+
+    assert set(CLUSTER_KEYS) >= set(schema["properties"])

@@ -1,0 +1,49 @@
+"""States of imagined searches, for tests of operation pruners."""
+
+import numpy as np
+
+from iac_core.cells.genotype import cell_edges, live_edges, masked_softmax
+from iac_core.config import OPERATION_NAMES
+from iac_core.types import SearchState
+
+
+def state(alpha_history, active, *, step_per_epoch=0.15, first_alpha_epoch=0, n_epochs=200):
+    """The state after the last epoch of a history ``(epochs, levels, edges, ops)``."""
+    history = np.asarray(alpha_history, dtype=float)
+    n_nodes = {2: 1, 5: 2, 9: 3, 14: 4}[history.shape[2]]
+    alpha = np.where(active, history[-1], np.nan)
+    return SearchState(
+        epoch=len(history) - 1,
+        n_epochs=n_epochs,
+        alpha=alpha,
+        beta=np.zeros(history.shape[1:3]),
+        importance=masked_softmax(history[-1], active),
+        active=active,
+        operations=OPERATION_NAMES,
+        edges=cell_edges(n_nodes),
+        alpha_history=history,
+        beta_history=np.zeros(history.shape[:3]),
+        first_alpha_epoch=first_alpha_epoch,
+        max_alpha_step_per_epoch=step_per_epoch,
+        values_of=lambda masks: np.asarray([float(mask.sum()) for mask in masks]),
+    )
+
+
+def drive(pruner, alphas, **settings):
+    """Feed a pruner one epoch after the other; return the decisions and the last mask."""
+    active = np.ones(np.asarray(alphas[0]).shape, dtype=bool)
+    decisions = []
+    for epoch in range(len(alphas)):
+        decision = pruner.decide(state(alphas[: epoch + 1], active, **settings))
+        assert not (decision.keep & ~active).any(), "an operation was revived"
+        assert decision.keep.any(axis=-1).all(), "an edge was emptied"
+        live = live_edges(decision.keep, OPERATION_NAMES)
+        targets = np.array([target for _, target in cell_edges(2)])
+        if live.shape[1] == len(targets):
+            for node in np.unique(targets):
+                assert (live[:, targets == node].sum(axis=-1) >= 2).all(), "a node starves"
+        active = decision.keep.copy()
+        decisions.append(decision)
+        if decision.stop:
+            break
+    return decisions, active

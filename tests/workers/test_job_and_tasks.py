@@ -1,0 +1,173 @@
+from dataclasses import fields, replace
+
+import pytest
+
+from iac_core.backbones.unet import UNetSettings
+from iac_core.config import (
+    CellSettings,
+    EvaluateSettings,
+    PrepareSettings,
+    PretrainSettings,
+    RetrainSettings,
+    SearchSettings,
+    SplitSettings,
+)
+from iac_core.errors import ConfigError
+from iac_core.pruners.js_stability import JsStabilitySettings
+from iac_core.pruners.no_pruning import NoPruningSettings
+from workers.job import Job, JobSettings, content_hash
+from workers.tasks import DataSource, stage_tasks
+
+SOURCE = DataSource(layout="acdc", path="/data", fingerprint="f" * 16)
+GENOTYPE = '{"n_nodes":1,"levels":[[[0,2,"skip_connect"],[1,2,"skip_connect"]]]}'
+SETTINGS = JobSettings(
+    prepare=PrepareSettings(),
+    split=SplitSettings(),
+    pretrain=PretrainSettings(),
+    cell=CellSettings(),
+    search=SearchSettings(),
+    retrain=RetrainSettings(),
+    evaluate=EvaluateSettings(),
+    backbone=UNetSettings(),
+    pruner=JsStabilitySettings(),
+)
+
+
+def job(pruner="js_stability", control="", settings=SETTINGS, seed=0, **changes):
+    return replace(
+        Job(
+            dataset="acdc",
+            backbone="unet",
+            pruner=pruner,
+            seed=seed,
+            settings=replace(settings, pruner=None) if control else settings,
+            control=control,
+        ),
+        **changes,
+    )
+
+
+def keys(of_job, genotypes=None):
+    tasks = stage_tasks(of_job, SOURCE, genotypes or {})
+    return {task.kind: task.key for task in tasks}
+
+
+def full_keys(of_job):
+    found = keys(of_job)
+    return keys(of_job, {found["search"]: GENOTYPE}) if "search" in found else found
+
+
+ANOTHER = {
+    "size": 64, "spacing_mm": 2.0, "clip_percentiles": (1.0, 99.0), "background_share": 0.2,
+    "n_folds": 4, "fold": 1, "validation_share": 0.2, "n_train_patients": 9,
+    "epochs": 7, "batch_size": 5, "steps_per_epoch": 3, "learning_rate": 2e-3,
+    "min_learning_rate": 1e-5, "validate_every_epochs": 2, "checkpoint_every_epochs": 3,
+    "n_nodes": 3, "partial_channels": 2, "operations": ("none", "skip_connect"),
+    "second_input": "skip", "form": "residual", "architecture": "per_level",
+    "weight_learning_rate": 0.1, "momentum": 0.8, "weight_decay": 1e-4, "gradient_clip": 1.0,
+    "alpha_learning_rate": 1e-3, "alpha_betas": (0.9, 0.999), "alpha_weight_decay": 0.0,
+    "alpha_warmup_epochs": 3, "backbone_learning_rate": 1e-5, "scope": "all",
+    "subsets": ("test",), "surface_tolerance_mm": 1.0, "widths": (8, 16), "seed": 3,
+    "window_epochs": 4, "threshold": 1e-3, "reference_drift": 0.5, "patience_epochs": 4,
+    "first_check_epoch": 9, "weak_share": 0.4, "max_share": 0.4, "min_operations": 2,
+    "stop_operations": 2, "stop_patience_epochs": 9,
+}  # fmt: skip
+SECTIONS = [entry.name for entry in fields(JobSettings) if entry.name != "split_content"]
+EVERY_SETTING = [
+    (section, entry.name)
+    for section in SECTIONS
+    for entry in fields(getattr(SETTINGS, section))
+    if (section, entry.name) != ("split", "file")
+]
+
+
+@pytest.mark.parametrize(("section", "name"), EVERY_SETTING)
+def test_every_setting_changes_the_job_id(section, name):
+    part = getattr(SETTINGS, section)
+    changed = replace(part, **{name: ANOTHER[name]})
+    assert changed != part
+    other = job(settings=replace(SETTINGS, **{section: changed}))
+    assert other.job_id != job().job_id
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": 1}, {"dataset": "b"}, {"backbone": "b"}, {"pruner": "b"}]
+)
+def test_every_axis_changes_the_job_id(changes):
+    assert job(**changes).job_id != job().job_id
+
+
+def test_a_split_file_counts_by_content_and_not_by_path():
+    def with_file(path, content):
+        split = SplitSettings(file=path)
+        return job(settings=replace(SETTINGS, split=split, split_content=content))
+
+    assert with_file("/a/s.json", "1" * 16).job_id == with_file("/b/s.json", "1" * 16).job_id
+    assert with_file("/a/s.json", "1" * 16).job_id != with_file("/a/s.json", "2" * 16).job_id
+
+
+def test_the_hash_ignores_the_order_of_keys_and_refuses_what_is_not_plain():
+    assert content_hash({"a": 1, "b": [2.5]}) == content_hash({"b": [2.5], "a": 1})
+    with pytest.raises(ConfigError, match="finite"):
+        content_hash({"a": float("nan")})
+    with pytest.raises(ConfigError, match="plain"):
+        content_hash({"a": object()})
+
+
+def test_all_pruners_and_controls_share_one_pre_training():
+    jobs = [
+        job(),
+        job("none", settings=replace(SETTINGS, pruner=NoPruningSettings())),
+        *(job(name, control=name) for name in ("random", "no_cell", "no_cell_longer")),
+    ]
+    assert len({keys(entry)["pretrain"] for entry in jobs}) == 1
+    assert len({keys(entry)["prepare"] for entry in jobs}) == 1
+
+
+def test_a_search_chain_ends_where_its_genotype_is_unknown():
+    assert list(keys(job())) == ["prepare", "pretrain", "search"]
+    assert list(full_keys(job())) == ["prepare", "pretrain", "search", "retrain", "evaluate"]
+
+
+def test_controls_have_the_chains_they_stand_for():
+    assert list(keys(job("no_cell", "no_cell"))) == ["prepare", "pretrain", "evaluate"]
+    for name in ("random", "no_cell_longer"):
+        assert list(keys(job(name, name))) == ["prepare", "pretrain", "retrain", "evaluate"]
+
+
+def test_two_searches_that_find_one_genotype_share_the_retraining():
+    none = job("none", settings=replace(SETTINGS, pruner=NoPruningSettings()))
+    assert keys(none)["search"] != keys(job())["search"]
+    assert full_keys(none)["retrain"] == full_keys(job())["retrain"]
+    assert full_keys(none)["evaluate"] == full_keys(job())["evaluate"]
+
+
+CHANGED_FROM = {
+    "prepare": "prepare", "split": "pretrain", "pretrain": "pretrain", "backbone": "pretrain",
+    "search": "search", "pruner": "search", "evaluate": "evaluate",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("section", sorted(CHANGED_FROM))
+def test_a_setting_changes_the_keys_from_its_stage_on_and_none_before(section):
+    part = getattr(SETTINGS, section)
+    name = next(entry.name for entry in fields(part) if entry.name in ANOTHER)
+    other = job(settings=replace(SETTINGS, **{section: replace(part, **{name: ANOTHER[name]})}))
+    before, after = full_keys(job()), full_keys(other)
+    kinds = list(before)
+    first = kinds.index(CHANGED_FROM[section])
+    for kind in kinds[:first]:
+        assert before[kind] == after[kind]
+    assert before[kinds[first]] != after[kinds[first]]
+
+
+def test_the_longer_backbone_does_not_depend_on_the_cell():
+    other = replace(SETTINGS, cell=CellSettings(form="residual"))
+    longer = [job("no_cell_longer", "no_cell_longer", settings=s) for s in (SETTINGS, other)]
+    assert keys(longer[0]) == keys(longer[1])
+
+
+def test_random_cells_follow_the_seed():
+    tasks = [stage_tasks(job("random", "random", seed=seed), SOURCE, {}) for seed in (0, 0, 1)]
+    genotypes = [entry[2].genotype for entry in tasks]
+    assert genotypes[0] == genotypes[1] != genotypes[2]
