@@ -38,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Sweeps of implantable adaptive cells: plan, run, resume, report.",
 )
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True)
 
 SweepPath = Annotated[Path, typer.Argument(help="The sweep file.", metavar="SWEEP")]

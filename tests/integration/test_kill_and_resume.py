@@ -1,0 +1,161 @@
+"""The real thing: the command line, Ray, MLflow on SQLite, and kill -9."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+from results.collect import load_tables
+from results.schema import wall_clock_columns
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+LONG_SEARCH = (
+    "epochs: 6, batch_size: 4, steps_per_epoch: 2",
+    "epochs: 60, batch_size: 4, steps_per_epoch: 4",
+)
+
+
+def command(sweep, runs, *words):
+    return [
+        sys.executable,
+        "-m",
+        "orchestrator",
+        words[0],
+        str(sweep),
+        "--runs",
+        str(runs),
+        *words[1:],
+    ]
+
+
+def environment():
+    clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    root = str(Path(__file__).parents[2])
+    return clean | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+
+
+def run(sweep, runs, *words, code=0):
+    done = subprocess.run(
+        command(sweep, runs, *(words or ("run",))),
+        env=environment(), capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def wait_for_search(runs, min_epoch, timeout_s=180):
+    """The process of a search that is under way."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        for note in sorted((runs / "store" / "attempts").glob("search-*/*/progress.json")):
+            try:
+                progress = json.loads(note.read_text())
+                attempt = json.loads((note.parent / "attempt.json").read_text())
+            except (FileNotFoundError, json.JSONDecodeError):
+                continue
+            if progress["epoch"] >= min_epoch and is_alive(attempt["pid"]):
+                return attempt["pid"], progress["epoch"]
+        time.sleep(0.05)
+    raise TimeoutError("no search came under way")
+
+
+def is_alive(pid):
+    try:
+        return "zombie" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def comparable(runs):
+    tables = load_tables(runs / "tiny" / "tables")
+    return {
+        name: tables[name].drop(columns=wall_clock_columns(name))
+        for name in ("jobs", "patients", "trajectories", "events")
+    }
+
+
+def runs_in_mlflow(runs):
+    client = MlflowClient(tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    return client.search_runs([experiment.experiment_id])
+
+
+@pytest.fixture
+def sweep(write_sweep):
+    path = write_sweep("[no_cell, random, none, js_stability]")
+    text = path.read_text()
+    assert LONG_SEARCH[0] in text
+    path.write_text(text.replace(*LONG_SEARCH))
+    return path
+
+
+def test_a_sweep_killed_twice_equals_an_undisturbed_one(sweep, tmp_path):
+    calm, hard = tmp_path / "calm", tmp_path / "hard"
+    run(sweep, calm)
+
+    driver = subprocess.Popen(
+        command(sweep, hard, "run"), env=environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    wait_for_search(hard, min_epoch=10)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    finished = {path.parent for path in (hard / "store").glob("*/*/manifest.json")}
+    before = {path: (path / "manifest.json").stat().st_mtime_ns for path in finished}
+    assert {path.parent.name for path in finished} >= {"prepare", "pretrain"}
+
+    driver = subprocess.Popen(
+        command(sweep, hard, "run"), env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    pid, _ = wait_for_search(hard, min_epoch=20)
+    os.kill(pid, signal.SIGKILL)
+    output, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 0, output
+
+    for name, frame in comparable(calm).items():
+        pd.testing.assert_frame_equal(comparable(hard)[name], frame, obj=name)
+    after = {path: (path / "manifest.json").stat().st_mtime_ns for path in finished}
+    assert after == before, "a finished stage was run again"
+    stages = load_tables(hard / "tiny" / "tables")["stages"]
+    assert (stages[stages["outcome"] == "done"].groupby("key").size() == 1).all()
+    lost = stages[stages["outcome"] == "lost"]
+    assert len(lost) >= 2
+    assert set(lost["kind"]) <= {"search", "retrain", "evaluate"}
+    mlflow_runs = runs_in_mlflow(hard)
+    assert {entry.info.status for entry in mlflow_runs} == {"FINISHED"}
+    assert sorted(entry.data.tags["iac.kind"] for entry in mlflow_runs) == ["job"] * 4 + ["sweep"]
+
+    output = run(sweep, hard)
+    assert not re.search(r"^\d\d:\d\d:\d\d +start", output, re.MULTILINE)
+    assert len(runs_in_mlflow(hard)) == 5
+
+
+def test_ctrl_c_checkpoints_and_the_same_command_goes_on(sweep, tmp_path):
+    runs = tmp_path / "runs"
+    driver = subprocess.Popen(
+        command(sweep, runs, "run"), env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    _, epoch = wait_for_search(runs, min_epoch=5)
+    os.killpg(driver.pid, signal.SIGINT)
+    output, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 130, output
+    assert "goes on from here" in output
+    assert "Traceback" not in output
+    assert list((runs / "store" / "attempts").glob("search-*/*/checkpoint.pt"))
+    run(sweep, runs)
+    stages = load_tables(runs / "tiny" / "tables")["stages"]
+    assert "stopped" in set(stages["outcome"])
+    workers = stages[(stages["outcome"] == "done") & (stages["kind"] != "prepare")]
+    assert workers["pid"].nunique() < len(workers), "workers stay warm from stage to stage"
+    assert epoch >= 5

@@ -1,0 +1,116 @@
+"""The command line as a user meets it: plans without side effects, bad input, no traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iac_core.data.nifti import write_nifti
+
+ROOT = Path(__file__).parents[2]
+
+
+def orchestrator(*words, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", *map(str, words)],
+        cwd=cwd, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(cwd)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def listing(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_plan_counts_what_is_shared_and_writes_nothing(write_sweep, tmp_path):
+    sweep = write_sweep("[no_cell, random, none, js_stability]", "[0, 1]")
+    before = listing(tmp_path)
+    done = orchestrator("plan", sweep, "--jobs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line}
+    assert rows["pretrain"] == ["8", "2", "0", "2"]
+    assert rows["search"] == ["4", "4", "0", "4"]
+    assert done.stdout.count("js_stability · seed") == 2
+    assert listing(tmp_path) == before
+
+
+def test_plan_works_without_the_data_and_says_that_keys_are_provisional(tmp_path):
+    done = orchestrator("plan", ROOT / "sweeps" / "acdc_small.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "keys are provisional" in done.stdout
+
+
+def test_a_wrong_sweep_ends_with_code_2_and_no_traceback(write_sweep, tmp_path):
+    sweep = write_sweep("[nonne]", "[0, x]")
+    done = orchestrator("run", sweep, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean 'none'" in done.stderr
+    assert "2 problems; nothing was started." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_bad_volumes_are_all_named_before_anything_runs(write_sweep, tmp_path, phantom_folder):
+    import shutil
+
+    folder = tmp_path / "broken"
+    shutil.copytree(phantom_folder, folder)
+    images = sorted((folder / "training").rglob("*_frame01.nii.gz"))
+    images[0].write_bytes(images[0].read_bytes()[:500])
+    labels = sorted((folder / "training").rglob("*_frame01_gt.nii.gz"))[2]
+    write_nifti(labels, np.full((4, 4, 4), 9, dtype=np.uint8), np.eye(4))
+    done = orchestrator("run", write_sweep(), "--data", f"phantom={folder}", cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert str(images[0]) in done.stderr
+    assert str(labels) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs" / "store" / "prepare").exists()
+
+
+def test_an_empty_split_is_refused_before_anything_runs(write_sweep, tmp_path):
+    sweep = write_sweep()
+    sweep.write_text(sweep.read_text().replace("n_folds: 4", "n_folds: 9"))
+    done = orchestrator("run", sweep, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "as many patients as folds" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("--data", "phantom"), ("--data", "nobody=/tmp")])
+def test_a_wrong_data_option_is_refused(write_sweep, tmp_path, words):
+    done = orchestrator("plan", write_sweep(), *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_says_ok_or_the_way_out(write_sweep, tmp_path):
+    done = orchestrator("doctor", write_sweep(), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 patients, 16 volumes" in done.stdout
+    sweep = write_sweep()
+    text = sweep.read_text().replace(
+        "    resources", "    tracking: {uri: 'http://127.0.0.1:9'}\n    resources"
+    )
+    sweep.write_text(text)
+    done = orchestrator("doctor", sweep, "--data", "phantom=/absent", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no tracking server at 127.0.0.1:9: start it" in done.stdout
+    assert "give it with --data phantom=PATH" in done.stdout
+
+
+def test_check_reads_a_folder(phantom_folder, tmp_path):
+    done = orchestrator("check", phantom_folder, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "8 patients, 16 labelled volumes" in done.stdout
+
+
+def test_a_second_driver_is_refused(tmp_path):
+    from iac_core.errors import ConfigError
+    from orchestrator.session import driver_lock
+
+    with driver_lock(tmp_path), pytest.raises(ConfigError, match="one driver at a time"):  # noqa: SIM117
+        with driver_lock(tmp_path):
+            pass
+    with driver_lock(tmp_path):
+        assert (tmp_path / "driver.lock").exists()
