@@ -82,8 +82,8 @@ def plan(
     if found.is_provisional:
         missing = [name for name, source in found.sources.items() if not source.fingerprint]
         out.print(
-            f"The folder of {', '.join(missing)} is not at hand: keys are provisional, nothing of it "
-            "counts as done. Give it with --data NAME=PATH."
+            f"The folder of {', '.join(missing)} is not at hand: keys are provisional, nothing of "
+            "it counts as done. Give it with --data NAME=PATH."
         )
     if jobs:
         for state in found.states:
@@ -249,7 +249,7 @@ def phantom(
 
 def _run(session: Session, *, address: str | None, inline: bool) -> SweepProgress:
     """Run stages, keep MLflow up to date beside them, report at the end."""
-    from orchestrator.reporting import open_tracking, report_sweep
+    from orchestrator.reporting import open_tracking, report_if_stale
     from orchestrator.tracking import FinishedJob
 
     found = session.plan()
@@ -268,14 +268,14 @@ def _run(session: Session, *, address: str | None, inline: bool) -> SweepProgres
     if tracking.trouble:
         err.print(
             Text(
-                f"MLflow is away ({tracking.trouble}): {len(tracking.unsent)} jobs are kept and sent "
-                "by `orchestrator sync`, or by the next run or report."
+                f"MLflow is away ({tracking.trouble}): {len(tracking.unsent)} jobs are kept and "
+                "sent by `orchestrator sync`, or by the next run or report."
             ),
             soft_wrap=True,
         )
         return progress
     if progress.ended:
-        paths = report_sweep(session, None)
+        paths = report_if_stale(session, is_changed=tracking.n_written > 0)
         out.print(Text(f"\nreport       {paths.html}"), soft_wrap=True)
         out.print(Text(f"             {paths.markdown}"), soft_wrap=True)
         out.print(Text(f"tables       {session.run_dir / 'tables'}"), soft_wrap=True)

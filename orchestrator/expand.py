@@ -32,7 +32,8 @@ def expand(spec: SweepSpec) -> Expansion:
         ConfigError: If an exclude matches no cell, or nothing is left.
     """
     grid = list(_grid(spec))
-    kept, dropped = [], []
+    kept: list[Cell] = []
+    dropped: list[Cell] = []
     for cell in grid:
         excluded = any(_matches(cell, pattern) for pattern in spec.exclude)
         (dropped if excluded else kept).append(cell)

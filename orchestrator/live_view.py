@@ -1,6 +1,4 @@
-"""What the user sees while a sweep runs: one screen on a terminal, one line per event
-elsewhere.
-"""
+"""What the user sees of a running sweep: one screen on a terminal, else one line per event."""
 
 import time
 from collections import Counter

@@ -133,7 +133,8 @@ def make_plan(jobs: Iterable[Job], sources: Mapping[str, DataSource], store: Sta
     """
     records = KnownRecords(store)
     states = tuple(job_state(job, sources[job.dataset], records) for job in jobs)
-    done, missing = set(), set()
+    done: set[tuple[str, str]] = set()
+    missing: set[tuple[str, str]] = set()
     undetermined: Counter[str] = Counter()
     for state in states:
         for task in state.tasks:

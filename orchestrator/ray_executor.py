@@ -113,7 +113,8 @@ class RayExecutor:
         return task, end
 
     def _cpus_of_largest_node(self) -> float:
-        return max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+        cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+        return float(max(cpus))
 
 
 def _run_after(task: StageTask, order: StageOrder, *parents: StageEnd) -> StageEnd:

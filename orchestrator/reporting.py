@@ -1,5 +1,6 @@
 """From an open sweep to MLflow, tables and report."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,25 @@ def report_sweep(session: Session, tracking_uri: str | None) -> ReportPaths:
     return write_report(
         tables, session.run_dir / "report", sweep=session.spec.name, expected_jobs=expected
     )
+
+
+def report_if_stale(session: Session, *, is_changed: bool) -> ReportPaths:
+    """Write the report unless nothing has changed since it was written for the same jobs.
+
+    Args:
+        session: The sweep.
+        is_changed: Whether a job was sent to MLflow since the last report.
+    """
+    folder, note = session.run_dir / "report", session.run_dir / "reported.json"
+    paths = ReportPaths(
+        markdown=folder / "report.md", latex=folder / "report.tex", html=folder / "report.html"
+    )
+    jobs = json.dumps(sorted(job.job_id for job in session.expansion.jobs))
+    is_same = note.exists() and note.read_text(encoding="utf-8") == jobs
+    if is_changed or not is_same or not paths.html.exists():
+        paths = report_sweep(session, None)
+        note.write_text(jobs, encoding="utf-8")
+    return paths
 
 
 def report_from_tracking(tracking_uri: str, experiment: str, into: Path) -> ReportPaths:

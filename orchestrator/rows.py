@@ -126,19 +126,14 @@ def _job_row(
 
 def _scores(patients: Rows) -> dict[str, Any]:
     """Patient-level means of each subset, by the rule of `aggregate`."""
-    columns = {
-        "dice": "dice",
-        "hd95_mm": "hd95_mm",
-        "hd95_pooled_mm": "hd95_pooled_mm",
-        "surface_dice": "surface_dice_2mm",
-    }
+    columns = ("dice", "hd95_mm", "hd95_pooled_mm", "surface_dice_2mm")
     row: dict[str, Any] = {}
     for subset, prefix in (("validation", "val"), ("test", "test")):
         rows = [entry for entry in patients if entry["subset"] == subset]
         if not rows:
             continue
         row[f"n_{prefix}_patients"] = len({entry["patient_id"] for entry in rows})
-        for field, column in columns.items():
+        for column in columns:
             row[f"{prefix}_{column}"] = aggregate(rows, column).mean
     return row
 

@@ -1,4 +1,4 @@
-"""Open a sweep: its file, its data folders, its stages; every problem found before anything runs."""
+"""Open a sweep: its file, data folders and stages; every problem before anything runs."""
 
 import fcntl
 import json
@@ -132,8 +132,8 @@ def driver_lock(run_dir: Path) -> Iterator[None]:
         except OSError as error:
             file.seek(0)
             raise ConfigError(
-                f"one driver at a time may run this sweep, got another one: {file.read().strip()}; "
-                "wait for it, or look at it with `orchestrator status`"
+                "one driver at a time may run this sweep, got another one: "
+                f"{file.read().strip()}; wait for it, or look at it with `orchestrator status`"
             ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()}\n")

@@ -103,6 +103,7 @@ def read_sweep_file(path: Path) -> SweepFile:
         raise ConfigError(
             f"{path}:1: a sweep file must be a mapping with metadata.sweep, got {data!r}"
         )
+    assert root is not None, "a mapping comes from a node"
     lines = dict(_lines(root, (), path))
     _check_root(path, data, lines)
     sweep = data["metadata"]["sweep"]

@@ -194,9 +194,11 @@ class Tracker:
         job = finished.job
         tables = job_tables(finished.tasks, self.store, sweep=self.sweep, failure=finished.failure)
         row = tables["jobs"].iloc[0]
+        start_ms, end_ms = _span_ms(tables["stages"])
         if run is None:
             run = client.create_run(
                 self._experiment_id,
+                start_time=start_ms,
                 run_name=job.label,
                 tags={
                     "iac.kind": "job",
@@ -214,7 +216,8 @@ class Tracker:
             client.log_batch(run_id, metrics=chunk)
         self._log_artifacts(client, run_id, tables, str(row["genotype"] or ""))
         client.log_batch(run_id, tags=_tags(finished, row))
-        client.set_terminated(run_id, status="FAILED" if finished.failure else "FINISHED")
+        status = "FAILED" if finished.failure else "FINISHED"
+        client.set_terminated(run_id, status=status, end_time=end_ms)
         client.set_tag(run_id, "iac.digest", digest)
         self._runs[job.job_id] = client.get_run(run_id)
 
@@ -287,11 +290,19 @@ def _curve_metrics(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator
 
 def _final_metrics(tables: Mapping[str, pd.DataFrame]) -> Iterator[Metric]:
     row = tables["jobs"].iloc[0]
-    ends = tables["stages"]["end"].dropna()
-    timestamp = int((ends.max() if len(ends) else time.time()) * 1000)
+    _, timestamp = _span_ms(tables["stages"])
     for name in _JOB_METRICS:
         if pd.notna(row[name]):
             yield Metric(name, float(row[name]), timestamp, 0)
+
+
+def _span_ms(stages: pd.DataFrame) -> tuple[int, int]:
+    """First start and last end of a job's stages, in milliseconds since 1970."""
+    ends = stages["end"].dropna()
+    if len(ends) == 0:
+        now = int(time.time() * 1000)
+        return now, now
+    return int(stages["start"].min() * 1000), int(ends.max() * 1000)
 
 
 def _tags(finished: FinishedJob, row: "pd.Series[Any]") -> list[RunTag]:

@@ -114,7 +114,7 @@ def _refusal(a: pd.Series, b: pd.Series) -> str:
 
 
 def empty_mask_counts(patients: pd.DataFrame) -> pd.DataFrame:
-    """Count values with empty masks: rows per dataset, backbone, pruner and state of test volumes."""
+    """Count test values with empty masks per dataset, backbone, pruner, class and state."""
     test = patients[(patients["subset"] == "test") & (patients["state"] != "ok")]
     groups: Sequence[str] = ["dataset", "backbone", "pruner", "class_name", "state"]
     counted = test.groupby(list(groups)).size()

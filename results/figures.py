@@ -69,7 +69,7 @@ def jsd_trajectories(trajectories: pd.DataFrame, events: pd.DataFrame) -> str:
 
 
 def importance_trajectories(trajectories: pd.DataFrame) -> str:
-    """Draw the importance of every operation over the epochs, a panel for each edge of a search."""
+    """Draw the importance of every operation over the epochs, a panel for each edge."""
     part = trajectories[trajectories["level"] == 0]
     edges = part[["edge", "source", "target"]].drop_duplicates().sort_values("edge")
     n_columns = 5
@@ -217,9 +217,7 @@ def _draw_jsd(axis: Axes, part: pd.DataFrame, events: pd.DataFrame) -> None:
         shown = line.drop_duplicates("epoch").sort_values("epoch")
         values = shown["jsd"].astype(float)
         axis.plot(shown["epoch"], values, lw=0.9, alpha=0.8)
-        pruned = events[
-            (events["level"] == edge[0]) & (events["edge"] == edge[1])  # type: ignore[index]
-        ]
+        pruned = events[(events["level"] == edge[0]) & (events["edge"] == edge[1])]
         axis.scatter(pruned["epoch"], pruned["value"], s=12, color="black", zorder=3)
     thresholds = events.loc[events["rule"] == "js_stability", "threshold"].dropna()
     if len(thresholds):

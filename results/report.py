@@ -1,4 +1,4 @@
-"""The report: Markdown, LaTeX (booktabs) and one self-contained HTML page, from the tables alone."""
+"""The report from the tables alone: Markdown, LaTeX (booktabs) and one HTML page."""
 
 import math
 import os
@@ -178,7 +178,7 @@ def main_table(
     for key, part in jobs.groupby(["dataset", "backbone", *varying], sort=True, dropna=False):
         names = tuple(str(name) for name in key)
         entries = tuple(
-            _entry(part, pruner, notes) for pruner in _ordered(part["pruner"].unique())
+            _entry(part, pruner, notes) for pruner in _ordered(list(part["pruner"].unique()))
         )
         rows.append(Row(names=names, entries=entries))
     return header, tuple(rows)
@@ -305,8 +305,8 @@ def _illustrations(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> li
         found.append(
             Illustration(
                 name=f"importance_{pruner}",
-                caption=f"Importance of the operations on each edge, {_search_name(first)}. A line "
-                "ends where its operation was removed.",
+                caption=f"Importance of the operations on each edge, {_search_name(first)}. A "
+                "line ends where its operation was removed.",
                 svg=importance_trajectories(own),
             )
         )
@@ -333,11 +333,11 @@ def _search_name(row: pd.Series) -> str:
 
 
 def escape_latex(text: object) -> str:
-    """Return text that LaTeX prints as it is.
+    r"""Return text that LaTeX prints as it is.
 
     Examples:
         >>> escape_latex("no_cell ± 5 %")
-        'no\\\\_cell $\\\\pm$ 5 \\\\%'
+        'no\\_cell $\\pm$ 5 \\%'
     """
     return "".join(_LATEX_SPECIAL.get(letter, letter) for letter in str(text))
 

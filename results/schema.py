@@ -1,7 +1,7 @@
 """Columns of every table: name, type, unit and meaning."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -209,15 +209,17 @@ def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _typed(table: str, column: Column, frame: pd.DataFrame) -> pd.Series:
-    dtype = _DTYPES[column.type]
+    dtype: Any = _DTYPES[column.type]
     if column.name not in frame.columns:
-        return pd.Series(pd.NA, index=frame.index, dtype=dtype)
-    values = frame[column.name]
+        missing: pd.Series = pd.Series(pd.NA, index=frame.index, dtype=dtype)
+        return missing
+    values: Any = frame[column.name]
     try:
         if column.type in ("float64", "int64"):
             values = pd.to_numeric(values)
-        return values.astype(dtype)
+        typed: pd.Series = values.astype(dtype)
     except (TypeError, ValueError) as error:
         raise SchemaError(
             f"{table}.{column.name} must be {column.type}, got {values.iloc[0]!r}: {error}"
         ) from error
+    return typed

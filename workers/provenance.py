@@ -17,9 +17,7 @@ _PACKAGES = ("torch", "numpy", "scipy", "nibabel", "monai", "ray", "iac-orchestr
 
 @functools.cache
 def commit() -> str:
-    """Return the commit of the checkout that this code runs from, ``-dirty`` if changed, or
-    ``""``.
-    """
+    """Return the commit of this code's checkout, with ``-dirty`` if changed; empty without one."""
     folder = Path(__file__).resolve().parent
     try:
         described = subprocess.run(

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from jaxtyping import Float
+from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from numpy import ndarray
 
@@ -34,7 +35,7 @@ def read_volume(ref: VolumeRef) -> Volume:
         problems += _misfit(ref, image.shape, labels.shape, image_affine, label_affine)
     if problems or image is None or labels is None:
         raise DataError(problems)
-    spacing_mm = nibabel.affines.voxel_sizes(image_affine)
+    spacing_mm = voxel_sizes(image_affine)
     return Volume(
         image=np.ascontiguousarray(image[None], dtype=np.float32),
         labels=labels.astype(np.uint8),
@@ -57,8 +58,9 @@ def write_nifti(path: Path, array: ndarray, affine: Float[ndarray, "4 4"]) -> No
 
 
 def canonical_axes(affine: Float[ndarray, "4 4"]) -> tuple[tuple[int, int, int], tuple[int, ...]]:
-    """Return how to turn an array to the closest canonical orientation (right, anterior,
-    superior).
+    """Return how to turn an array to the closest canonical orientation.
+
+    Canonical axes point to the right, to the front and to the head.
 
     Args:
         affine: Voxel indices to millimetres.

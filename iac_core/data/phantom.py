@@ -277,4 +277,5 @@ def _papillary(
     blobs = np.zeros(labels.shape, dtype=bool)
     for side in (-1, 1):
         blobs |= (u + 0.3 * spread) ** 2 + (v - side * spread) ** 2 < heart.papillary**2
-    return blobs & (labels == 3)
+    inside: ndarray = blobs & (labels == 3)
+    return inside

@@ -148,7 +148,8 @@ class PreparedData:
     ) -> Int[ndarray, "x y z"]:
         """Return predicted label values on the original grid, uint8."""
         indices = probabilities_to_volume(probabilities, volume.geometry)
-        return np.asarray(self.label_values, dtype=np.uint8)[indices]
+        values: ndarray = np.asarray(self.label_values, dtype=np.uint8)[indices]
+        return values
 
 
 def volume_to_json(volume: PreparedVolume) -> dict[str, Any]:

@@ -29,8 +29,7 @@ def nearest_distances(
     start: Float[ndarray, "n 3"], goal: Float[ndarray, "m 3"]
 ) -> Float[ndarray, " n"]:
     """Return the distance of every start point to its nearest goal point."""
-    distances: ndarray = cKDTree(goal).query(start)[0]
-    return distances
+    return np.asarray(cKDTree(goal).query(start)[0])
 
 
 def surface_elements(

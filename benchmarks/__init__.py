@@ -1,0 +1,1 @@
+"""Benchmarks: commands that print ratios, and records of sweeps that were run."""

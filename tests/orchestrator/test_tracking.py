@@ -1,0 +1,132 @@
+"""MLflow on SQLite: each job once, whatever was written before; nothing lost while it is away."""
+
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+from orchestrator.executors import InlineExecutor
+from orchestrator.reporting import report_from_tracking, sync_sweep
+from orchestrator.run_sweep import SweepRoom, View, run_sweep
+from orchestrator.session import open_sweep
+from orchestrator.tracking import FinishedJob, Tracker, TrackingUnavailable
+from results.collect import CollectError, collect
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def session(write_sweep, tmp_path):
+    """A sweep of three jobs that has run; nothing of it is in MLflow yet."""
+    opened = open_sweep(
+        write_sweep("[no_cell, random, none]"), {}, tmp_path / "runs", needs_data=True
+    )
+    room = SweepRoom(
+        store=opened.store,
+        stop_file=opened.stop_file,
+        sources=opened.sources,
+        resources=opened.spec.resources,
+    )
+    run_sweep(
+        opened.expansion.jobs, room, InlineExecutor(), view=View(), on_job_end=lambda end: None
+    )
+    return opened
+
+
+def runs(session):
+    client = MlflowClient(tracking_uri=session.tracking_uri)
+    experiment = client.get_experiment_by_name(session.experiment)
+    return client, client.search_runs([experiment.experiment_id])
+
+
+def test_sync_sends_every_job_once_with_parent_parameters_curves_and_tables(session):
+    assert sync_sweep(session).n_written == 3
+    again = sync_sweep(session)
+    assert (again.n_written, again.n_present) == (0, 3)
+    client, found = runs(session)
+    jobs = [run for run in found if run.data.tags["iac.kind"] == "job"]
+    (parent,) = [run for run in found if run.data.tags["iac.kind"] == "sweep"]
+    assert len(jobs) == 3
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in jobs} == {parent.info.run_id}
+    full = next(run for run in jobs if run.data.params["pruner"] == "none")
+    assert full.data.params["search_epochs"] == "6"
+    assert 0 <= full.data.metrics["test_dice"] <= 1
+    history = client.get_metric_history(full.info.run_id, "search_train_loss")
+    assert [point.step for point in history] == list(range(6))
+    names = {entry.path for entry in client.list_artifacts(full.info.run_id, "tables")}
+    assert "tables/patients.parquet" in names
+    assert "iac.search_key" in full.data.tags
+    assert full.data.tags["iac.device"]
+
+
+def test_a_run_left_half_written_is_taken_up_and_not_doubled(session):
+    sync_sweep(session)
+    client, found = runs(session)
+    victim = next(run for run in found if run.data.tags["iac.kind"] == "job")
+    before = len(client.get_metric_history(victim.info.run_id, "pretrain_train_loss"))
+    client.delete_tag(victim.info.run_id, "iac.digest")
+    client.update_run(victim.info.run_id, status="RUNNING")
+    assert sync_sweep(session).n_written == 1
+    client, found = runs(session)
+    assert len(found) == 4
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert len(client.get_metric_history(victim.info.run_id, "pretrain_train_loss")) == before
+
+
+def test_a_failed_job_is_a_failed_run_and_a_later_success_replaces_it(session):
+    from workers.run_stage import Failure
+
+    state = session.plan().states[0]
+    tracker = Tracker(session.tracking_uri, session.experiment, "tiny", session.store)
+    failure = Failure(stage="evaluate", key="k", epoch=2, error="ValueError: x", trace="T")
+    assert tracker.write(FinishedJob(job=state.job, tasks=state.tasks, failure=failure))
+    _, found = runs(session)
+    assert "FAILED" in {run.info.status for run in found}
+    tables = collect(session.tracking_uri, session.experiment, session.run_dir / "tables")
+    assert tables["jobs"]["failed_stage"].tolist() == ["evaluate"]
+    sync_sweep(session)
+    tables = collect(session.tracking_uri, session.experiment, session.run_dir / "tables")
+    assert tables["jobs"]["status"].tolist() == ["done"] * 3
+
+
+def test_collecting_twice_gives_the_same_tables_and_a_removed_run_is_gone(session, tmp_path):
+    sync_sweep(session)
+    into = tmp_path / "tables"
+    first = collect(session.tracking_uri, session.experiment, into)
+    second = collect(session.tracking_uri, session.experiment, into)
+    for name, frame in first.items():
+        pd.testing.assert_frame_equal(second[name], frame)
+    assert len(first["patients"]) == 3 * 3 * sum(
+        len(volumes) for volumes in [first["patients"]["volume_id"].unique()]
+    )
+    assert first["stages"]["key"].is_unique
+    client, found = runs(session)
+    victim = next(run for run in found if run.data.tags["iac.kind"] == "job")
+    client.delete_run(victim.info.run_id)
+    left = collect(session.tracking_uri, session.experiment, into)
+    assert len(left["jobs"]) == 2
+    only = set(left["jobs"]["job_id"][:1])
+    assert len(collect(session.tracking_uri, session.experiment, into, job_ids=only)["jobs"]) == 1
+
+
+def test_a_report_needs_the_tracking_server_alone(session, tmp_path):
+    sync_sweep(session)
+    (session.store.root).rename(tmp_path / "gone")
+    paths = report_from_tracking(session.tracking_uri, session.experiment, tmp_path / "laptop")
+    assert "3 jobs, 3 done" in paths.html.read_text()
+
+
+def test_a_server_that_is_away_delays_and_loses_nothing(session):
+    away = Tracker("http://127.0.0.1:9", "tiny", "tiny", session.store)
+    state = session.plan().states[0]
+    with pytest.raises(TrackingUnavailable, match="no tracking server"):
+        away.write(FinishedJob(job=state.job, tasks=state.tasks))
+    with pytest.raises(CollectError, match="start it, then report again"):
+        collect("http://127.0.0.1:9", "tiny", session.run_dir / "tables")
+    assert sync_sweep(session).n_written == 3
+
+
+def test_an_unknown_experiment_is_named_with_those_that_exist(session):
+    sync_sweep(session)
+    with pytest.raises(CollectError, match=r"got 'tyni'; known: .*tiny"):
+        collect(session.tracking_uri, "tyni", session.run_dir / "tables")

@@ -1,0 +1,169 @@
+import re
+import shutil
+import subprocess
+
+import pandas as pd
+import pytest
+
+from results.report import escape_latex, main_table, write_report
+from results.schema import conform, empty
+
+GENOTYPE = (
+    '{"n_nodes":2,"levels":[[[0,2,"sep_conv_3x3"],[1,2,"skip_connect"],'
+    '[0,3,"max_pool_3x3"],[2,3,"dil_conv_5x5"]]]}'
+)
+
+
+def job(pruner, seed, dice, search_s=None, **more):
+    row = {
+        "job_id": f"{pruner}{seed}", "dataset": "acdc", "backbone": "unet_&_co", "pruner": pruner,
+        "seed": seed, "sweep": "s", "status": "done", "test_dice": dice,
+        "test_hd95_mm": 5.0 + seed,
+        "search_s": search_s, "search_epochs": 20 if search_s else None,
+        "search_epochs_full": 50 if search_s else None, "search_exclusive": True,
+        "search_other_load": 0.0, "device": "cpu", "n_threads": 1, "torch_version": "2",
+        "versions": '{"torch": "2"}', "commit": "abc", "config_cell_form": "replace",
+        "genotype": GENOTYPE if search_s else "", "search_key": f"k{pruner}{seed}",
+    }  # fmt: skip
+    return row | more
+
+
+def trajectory(pruner, n_epochs=12):
+    return [
+        {
+            "job_id": f"{pruner}0", "search_key": f"k{pruner}0", "dataset": "acdc",
+            "backbone": "unet_&_co", "pruner": pruner, "seed": 0, "epoch": epoch, "level": 0,
+            "edge": edge, "source": source, "target": target, "operation": operation,
+            "alpha": 0.1 * epoch, "beta": 0.0, "importance": 0.5,
+            "jsd": 1e-3 / (epoch + 1) if epoch > 3 else None, "active": True,
+        }
+        for epoch in range(n_epochs)
+        for edge, (source, target) in enumerate([(0, 2), (1, 2)])
+        for operation in ("none", "sep_conv_3x3")
+    ]  # fmt: skip
+
+
+def tables(rows, trajectories=(), events=()):
+    found = {name: empty(name) for name in ("patients", "stages")}
+    found["jobs"] = conform("jobs", pd.DataFrame(rows))
+    found["trajectories"] = conform("trajectories", pd.DataFrame(trajectories))
+    found["events"] = conform("events", pd.DataFrame(events))
+    return found
+
+
+ROWS = [
+    job("no_cell", 0, 0.80), job("no_cell", 1, 0.84),
+    job("none", 0, 0.86, 100.0), job("none", 1, 0.88, 120.0),
+    job("js_stability", 0, 0.85, 25.0), job("js_stability", 1, 0.87, 40.0),
+]  # fmt: skip
+EVENT = {
+    "job_id": "js_stability0", "search_key": "kjs_stability0", "dataset": "acdc",
+    "backbone": "unet_&_co", "pruner": "js_stability", "seed": 0, "epoch": 5, "level": 0,
+    "edge": 1, "operations": "none", "rule": "js_stability", "value": 1e-4, "threshold": 2e-4,
+}  # fmt: skip
+
+
+def whole():
+    return tables(ROWS, trajectory("js_stability") + trajectory("none"), [EVENT])
+
+
+def entries(frame):
+    _, rows = main_table(frame)
+    return {entry.pruner: entry for row in rows for entry in row.entries}
+
+
+def test_the_main_table_has_means_deviations_and_speedups():
+    found = entries(whole()["jobs"])
+    assert list(found) == ["no_cell", "none", "js_stability"]
+    assert found["no_cell"].dice == "0.820 ± 0.028"
+    assert found["no_cell"].search == found["no_cell"].speedup == "—"
+    assert found["none"].speedup == "1"
+    assert found["js_stability"].speedup == "3.5×"
+    assert found["js_stability"].epochs == "20 / 50"
+    assert found["js_stability"].hd95 == "5.5 ± 0.7"
+
+
+def test_missing_and_failed_jobs_are_shown_and_never_averaged_over_in_silence(tmp_path):
+    rows = [*ROWS[:5], job("js_stability", 1, None, status="failed", error="NaN loss | bad")]
+    found = tables(rows)
+    expected = pd.DataFrame([*ROWS, job("random", 0, None), job("no_cell", 2, None)])
+    keep = ["job_id", "dataset", "backbone", "pruner", "seed", "config_cell_form"]
+    paths = write_report(found, tmp_path, sweep="s", expected_jobs=expected[keep])
+    text = paths.markdown.read_text()
+    assert "1 of 2 (1 failed)" in text
+    assert "2 of 3 (1 missing)" in text
+    assert "| random | — | — | — | — | — | 0 of 1 (1 missing) |" in text
+    assert "NaN loss" in text
+
+
+def test_a_refused_speedup_has_its_reason_below_the_table(tmp_path):
+    rows = [row | {"search_exclusive": False} for row in ROWS]
+    text = write_report(tables(rows), tmp_path, sweep="s").markdown.read_text()
+    assert "— (1)" in text
+    assert "(1) No speed-up is given: a search shared its device" in text
+
+
+def test_a_setting_on_the_grid_makes_rows_of_its_own():
+    rows = [
+        *ROWS,
+        *(row | {"config_cell_form": "residual", "job_id": f"r{i}"} for i, row in enumerate(ROWS)),
+    ]
+    header, found = main_table(tables(rows)["jobs"])
+    assert header == ("dataset", "backbone", "cell_form")
+    assert [row.names[2] for row in found] == ["replace", "residual"]
+
+
+def test_the_same_tables_give_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_report(whole(), tmp_path / name, sweep="s")
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
+    assert len(files) >= 8
+    for path in files:
+        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
+
+
+def test_the_page_needs_nothing_from_elsewhere(tmp_path):
+    text = write_report(whole(), tmp_path, sweep="<s>").html.read_text()
+    assert "&lt;s&gt;" in text
+    assert "<script" not in text
+    assert not re.findall(r"""(?:src|href)=["']https?:""", text)
+    assert "<link" not in text
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert text.count("<svg") == 8
+
+
+def test_every_figure_that_markdown_names_exists(tmp_path):
+    paths = write_report(whole(), tmp_path, sweep="s")
+    named = re.findall(r"\]\((figures/[^)]+)\)", paths.markdown.read_text())
+    assert len(named) == 8
+    assert all((tmp_path / name).exists() for name in named)
+
+
+def test_latex_is_balanced_and_escaped(tmp_path):
+    text = write_report(whole(), tmp_path, sweep="100 %_sweep").latex.read_text()
+    assert r"100 \%\_sweep" in text
+    assert r"unet\_\&\_co" in text
+    assert text.count("{") == text.count("}")
+    assert re.findall(r"\\begin\{(\w+)\}", text)[::-1] == re.findall(r"\\end\{(\w+)\}", text)
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
+    assert escape_latex("a_b^2") == r"a\_b\textasciicircum{}2"
+
+
+@pytest.mark.slow
+def test_latex_compiles(tmp_path):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no pdflatex: install texlive-latex-base and texlive-latex-recommended")
+    paths = write_report(whole(), tmp_path, sweep="s")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", paths.latex.name],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.parametrize("rows", [[], ROWS[:1], ROWS[:2], ROWS[4:]])
+def test_a_report_of_little_is_still_a_report(tmp_path, rows):
+    paths = write_report(tables(rows), tmp_path, sweep="s")
+    assert f"{len(rows)} jobs" in paths.html.read_text()

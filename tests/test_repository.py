@@ -1,0 +1,105 @@
+"""The repository itself: links, sweeps, documented fields, who imports what."""
+
+import ast
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from orchestrator.expand import expand
+from orchestrator.resources import ResourceSettings, StageResources
+from orchestrator.session import tables
+from orchestrator.spec import STAGE_SETTINGS, DatasetSettings, TrackingSettings, load_sweep
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("iac_core", "workers", "results", "orchestrator")
+ONLY_IN = {
+    "nibabel": {"iac_core/data/nifti.py"},
+    "monai": {"iac_core/backbones/flexible_unet.py"},
+    "ray": {"orchestrator/ray_executor.py"},
+    "pydantic": {"orchestrator/spec.py"},
+    "yaml": {"orchestrator/sweep_file.py"},
+    "pyarrow": {"results/store.py"},
+    "matplotlib": {"results/figures.py"},
+    "mlflow": {"orchestrator/tracking.py", "results/collect.py"},
+    "jinja2": {"results/report.py"},
+}
+CORE_IMPORTS = {"torch", "numpy", "scipy", "nibabel", "jaxtyping", "monai", "iac_core"}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.split(".")[0]
+
+
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("library", sorted(ONLY_IN))
+def test_a_heavy_library_is_imported_in_its_file_alone(library):
+    found = {str(path.relative_to(ROOT)) for path in SOURCES if library in imports(path)}
+    assert found == ONLY_IN[library]
+
+
+def test_the_core_imports_five_libraries_and_monai_in_its_backbone():
+    import sys
+
+    allowed = CORE_IMPORTS | set(sys.stdlib_module_names)
+    for path in (ROOT / "iac_core").rglob("*.py"):
+        assert set(imports(path)) <= allowed, path
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_sweep_is_valid_and_has_jobs(path):
+    assert expand(load_sweep(path, tables=tables())).jobs
+
+
+def test_every_field_of_a_sweep_is_documented():
+    text = (ROOT / "sweeps" / "README.md").read_text()
+    known = tables()
+    classes = [
+        *STAGE_SETTINGS.values(), *known.backbones.values(), *known.pruners.values(),
+        DatasetSettings, TrackingSettings, ResourceSettings, StageResources,
+    ]  # fmt: skip
+    missing = [
+        f"{kind.__name__}.{field.name}"
+        for kind in classes
+        for field in fields(kind)
+        if f"`{field.name}`" not in text
+    ]
+    assert missing == []
+    for name in [*known.layouts, *known.backbones, *known.pruners, *known.controls]:
+        assert f"`{name}`" in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(ROOT.glob("*.md")) + sorted((ROOT / "sweeps").glob("*.md")),
+    ids=lambda p: p.name,
+)
+def test_links_of_a_page_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+
+
+def test_the_map_of_the_readme_names_files_that_exist():
+    text = (ROOT / "README.md").read_text()
+    named = re.findall(r"^\s*`([\w/.]+\.(?:py|yaml|md)|[\w/]+/)`", text, re.MULTILINE)
+    named += re.findall(r"\| `([\w/.]+)` \|", text)
+    assert len(named) > 15
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_dependencies_name_the_file_that_needs_them():
+    text = (ROOT / "pyproject.toml").read_text()
+    block = text[text.index("dependencies = [") : text.index("[project.optional")]
+    for line in block.splitlines()[1:]:
+        match = re.match(r'\s+"[^"]+",\s+# ([\w/]+(?:\.py)?)', line)
+        if line.strip().startswith('"'):
+            assert match, line
+            assert (ROOT / match[1]).exists(), line
