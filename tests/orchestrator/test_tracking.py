@@ -77,7 +77,10 @@ def test_a_failed_job_is_a_failed_run_and_a_later_success_replaces_it(session):
     from workers.run_stage import Failure
 
     state = session.plan().states[0]
-    tracker = Tracker(session.tracking_uri, session.experiment, "tiny", session.store)
+    root = session.runs_dir / "mlartifacts"
+    tracker = Tracker(
+        session.tracking_uri, session.experiment, "tiny", session.store, artifact_root=root
+    )
     failure = Failure(stage="evaluate", key="k", epoch=2, error="ValueError: x", trace="T")
     assert tracker.write(FinishedJob(job=state.job, tasks=state.tasks, failure=failure))
     _, found = runs(session)
