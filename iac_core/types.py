@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from numpy import ndarray
 
 
@@ -41,11 +41,12 @@ class Volume:
     """
 
     image: Float[ndarray, "c x y z"]
-    labels: Int[ndarray, "x y z"]
+    labels: Integer[ndarray, "x y z"]
     spacing_mm: tuple[float, float, float]
     affine: Float[ndarray, "4 4"]
 
 
+@runtime_checkable
 class SegmentationDataset(Protocol):
     """A folder of labelled volumes in a known layout.
 
@@ -162,6 +163,7 @@ class Decision:
     measures: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
+@runtime_checkable
 class OperationPruner(Protocol):
     """Removes candidate operations inside a search.
 
@@ -183,6 +185,7 @@ class OperationPruner(Protocol):
         ...
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """What a stage tells the outside while it runs, and asks of it."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from jaxtyping import Float
@@ -43,6 +43,7 @@ class SkipSite:
     stride: int
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """A U-shaped network whose decoder takes its skips through an adapter.
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from numpy import ndarray
 from scipy.ndimage import gaussian_filter, zoom
 
@@ -185,7 +185,7 @@ def _volume(
     phase: float,
     texture: Float[ndarray, "x y z"],
     generator: np.random.Generator,
-) -> tuple[Float[ndarray, "x y z"], Int[ndarray, "x y z"]]:
+) -> tuple[Float[ndarray, "x y z"], Integer[ndarray, "x y z"]]:
     """Intensities and labels of one frame; phase 0 is end-diastole, 1 end-systole."""
     clean = np.empty((scan.size, scan.size, scan.n_slices))
     labels = np.empty(clean.shape, dtype=np.uint8)
@@ -206,7 +206,7 @@ def _volume(
 
 def _slice(
     heart: _Heart, scan: _Scan, depth: float, phase: float
-) -> tuple[Float[ndarray, "x y"], Int[ndarray, "x y"]]:
+) -> tuple[Float[ndarray, "x y"], Integer[ndarray, "x y"]]:
     """One infinitely thin slice at a depth below the base, in millimetres."""
     axis = (np.arange(scan.size * _FINE) + 0.5) / _FINE * scan.spacing
     x, y = np.meshgrid(axis - axis.mean(), axis - axis.mean(), indexing="ij")
@@ -235,7 +235,7 @@ def _slice(
 
 def _heart_labels(
     heart: _Heart, u: Float[ndarray, "x y"], v: Float[ndarray, "x y"], depth: float, phase: float
-) -> Int[ndarray, "x y"]:
+) -> Integer[ndarray, "x y"]:
     """0 background, 1 right ventricle, 2 myocardium, 3 left ventricle."""
     base = 7 * phase
     position = (depth - base) / heart.length
@@ -268,8 +268,8 @@ def _papillary(
     u: Float[ndarray, "x y"],
     v: Float[ndarray, "x y"],
     depth: float,
-    labels: Int[ndarray, "x y"],
-) -> Int[ndarray, "x y"]:
+    labels: Integer[ndarray, "x y"],
+) -> Integer[ndarray, "x y"]:
     """Two muscles inside the cavity that experts count as blood."""
     if not 0.25 < depth / heart.length < 0.75:
         return np.zeros(labels.shape, dtype=bool)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from numpy import ndarray
 
 from iac_core.data.transforms import VolumeGeometry, probabilities_to_volume
@@ -61,7 +61,7 @@ class PreparedData:
     """
 
     images: Float[ndarray, "n c h w"]
-    labels: Int[ndarray, "n h w"]
+    labels: Integer[ndarray, "n h w"]
     volumes: tuple[PreparedVolume, ...]
     label_values: tuple[int, ...]
     classes: Mapping[str, tuple[int, ...]]
@@ -125,7 +125,7 @@ class PreparedData:
 
     def slice_indices(
         self, patient_ids: Sequence[str], *, for_training: bool
-    ) -> Int[ndarray, " n"]:
+    ) -> Integer[ndarray, " n"]:
         """Return the slices of some patients.
 
         Args:
@@ -137,7 +137,7 @@ class PreparedData:
             mask[volume.first_slice : volume.first_slice + volume.n_slices] = True
         return np.flatnonzero(mask & self.trains if for_training else mask)
 
-    def reference_labels(self, volume: PreparedVolume) -> Int[ndarray, "x y z"]:
+    def reference_labels(self, volume: PreparedVolume) -> Integer[ndarray, "x y z"]:
         """Return the expert labels on the original grid: label values, uint8."""
         shape = volume.geometry.shape
         flat = self._reference[volume.first_voxel : volume.first_voxel + int(np.prod(shape))]
@@ -145,7 +145,7 @@ class PreparedData:
 
     def to_original(
         self, volume: PreparedVolume, probabilities: Float[ndarray, "d k h w"]
-    ) -> Int[ndarray, "x y z"]:
+    ) -> Integer[ndarray, "x y z"]:
         """Return predicted label values on the original grid, uint8."""
         indices = probabilities_to_volume(probabilities, volume.geometry)
         values: ndarray = np.asarray(self.label_values, dtype=np.uint8)[indices]

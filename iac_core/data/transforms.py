@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from numpy import ndarray
 
 
@@ -93,8 +93,8 @@ def to_slices(
 
 
 def labels_to_volume(
-    slices: Int[ndarray, "d h w"], geometry: VolumeGeometry
-) -> Int[ndarray, "x y z"]:
+    slices: Integer[ndarray, "d h w"], geometry: VolumeGeometry
+) -> Integer[ndarray, "x y z"]:
     """Bring prepared label slices back to the original grid; what was cropped away is 0."""
     whole = centre_crop_or_pad(slices, geometry.resampled, 0)
     return _to_file_axes(resize(whole, _turned_shape(geometry), interpolate=False), geometry)
@@ -102,7 +102,7 @@ def labels_to_volume(
 
 def probabilities_to_volume(
     probabilities: Float[ndarray, "d k h w"], geometry: VolumeGeometry
-) -> Int[ndarray, "x y z"]:
+) -> Integer[ndarray, "x y z"]:
     """Bring class probabilities back to the original grid and take the likeliest class.
 
     Probabilities are interpolated linearly within a slice; what was cropped away is class 0.
@@ -170,8 +170,8 @@ def _turned_shape(geometry: VolumeGeometry) -> tuple[int, int]:
 
 
 def _to_file_axes(
-    slices: Int[ndarray, "d h w"], geometry: VolumeGeometry
-) -> Int[ndarray, "x y z"]:
+    slices: Integer[ndarray, "d h w"], geometry: VolumeGeometry
+) -> Integer[ndarray, "x y z"]:
     turned = np.moveaxis(slices, 0, 2)
     turned = turned[tuple(slice(None, None, sign) for sign in geometry.axis_signs)]
     return np.ascontiguousarray(np.transpose(turned, np.argsort(geometry.axis_order)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from numpy import ndarray
 
 from iac_core.errors import ShapeError
@@ -73,10 +73,11 @@ def score_class(
     Examples:
         >>> a = np.zeros((4, 4, 1), dtype=bool)
         >>> a[0, 1] = True
-        >>> score_class(a, np.roll(a, 2, axis=0), spacing_mm=(0.5, 1, 5), tolerance_mm=2).hd95_mm
+        >>> b = np.roll(a, 2, axis=0)
+        >>> score_class(a, b, spacing_mm=(0.5, 1.0, 5.0), tolerance_mm=2.0).hd95_mm
         1.0
     """
-    _check(reference, prediction, spacing_mm)
+    check_same_grid(reference, prediction, spacing_mm)
     voxel_ml = math.prod(spacing_mm) / 1000
     n_reference, n_prediction = int(reference.sum()), int(prediction.sum())
     state = mask_state(n_reference, n_prediction)
@@ -103,8 +104,8 @@ def score_class(
 
 
 def score_volume(
-    reference: Int[ndarray, "x y z"],
-    prediction: Int[ndarray, "x y z"],
+    reference: Integer[ndarray, "x y z"],
+    prediction: Integer[ndarray, "x y z"],
     *,
     spacing_mm: Spacing,
     classes: Mapping[str, tuple[int, ...]],
@@ -122,7 +123,7 @@ def score_volume(
     Raises:
         ShapeError: If the volumes differ in shape.
     """
-    _check(reference, prediction, spacing_mm)
+    check_same_grid(reference, prediction, spacing_mm)
     return {
         name: score_class(
             np.isin(reference, values),
@@ -204,7 +205,13 @@ def aggregate(rows: Iterable[Mapping[str, Any]], metric: str) -> Aggregate:
     )
 
 
-def _check(reference: ndarray, prediction: ndarray, spacing_mm: Spacing) -> None:
+def check_same_grid(reference: ndarray, prediction: ndarray, spacing_mm: Spacing) -> None:
+    """Refuse masks of different shape, and edge lengths that are not above 0.
+
+    Raises:
+        ShapeError: If the shapes differ.
+        ValueError: If an edge length is not above 0.
+    """
     if reference.shape != prediction.shape:
         raise ShapeError(
             f"reference and prediction must have the same shape, got {reference.shape} and "

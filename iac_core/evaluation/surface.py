@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from numpy import ndarray
 from scipy.ndimage import binary_erosion, generate_binary_structure
 from scipy.spatial import cKDTree
@@ -19,7 +19,7 @@ _FACES = [[c for c in _CORNERS if c[axis] == side] for axis in range(3) for side
 Spacing = tuple[float, float, float]
 
 
-def boundary_voxels(mask: Bool[ndarray, "x y z"]) -> Int[ndarray, "n 3"]:
+def boundary_voxels(mask: Bool[ndarray, "x y z"]) -> Integer[ndarray, "n 3"]:
     """Return the voxels of a mask with a 6-neighbour outside it; outside the array is outside."""
     inner = binary_erosion(mask, generate_binary_structure(3, 1), border_value=0)
     return np.argwhere(mask & ~inner)

@@ -26,11 +26,9 @@ def jensen_shannon(
     def divergence(a: ndarray) -> ndarray:
         ratio = np.divide(a, middle, out=np.ones_like(a), where=a > 0)
         terms: ndarray = a * np.log2(ratio)
-        summed: ndarray = terms.sum(axis=-1)
-        return summed
+        return np.asarray(terms.sum(axis=-1))
 
-    total: ndarray = np.maximum((divergence(p) + divergence(q)) / 2, 0.0)
-    return total
+    return np.asarray(np.maximum((divergence(p) + divergence(q)) / 2, 0.0))
 
 
 def weakest(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Integer
 from numpy import ndarray
 from torch import Tensor
 
@@ -25,8 +25,8 @@ def n_steps_per_epoch(n_slices: int, batch_size: int, steps_per_epoch: int | Non
 
 
 def epoch_order(
-    indices: Int[ndarray, " n"], batch_size: int, n_steps: int, generator: np.random.Generator
-) -> Int[ndarray, "n_steps batch_size"]:
+    indices: Integer[ndarray, " n"], batch_size: int, n_steps: int, generator: np.random.Generator
+) -> Integer[ndarray, "n_steps batch_size"]:
     """Return which slices each step takes: shuffled passes, one after the other.
 
     Raises:
@@ -43,7 +43,7 @@ def epoch_order(
 
 
 def load_batch(
-    data: PreparedData, indices: Int[ndarray, " b"], device: torch.device
+    data: PreparedData, indices: Integer[ndarray, " b"], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return images ``(B, C, H, W)`` float32, channels last, and labels ``(B, H, W)`` int64.
 
@@ -58,7 +58,7 @@ def load_batch(
 
 
 def batches(
-    data: PreparedData, indices: Int[ndarray, " n"], batch_size: int, device: torch.device
+    data: PreparedData, indices: Integer[ndarray, " n"], batch_size: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the slices in order, the last batch incomplete if need be."""
     for start in range(0, len(indices), batch_size):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from iac_core.errors import ShapeError
-from iac_core.evaluation.metrics import aggregate, score_class, score_volume
+from iac_core.evaluation import metrics
+from iac_core.evaluation.metrics import aggregate, check_same_grid, score_volume
 from iac_core.evaluation.surface import element_areas
 
 ORACLE_WARNINGS = pytest.mark.filterwarnings(
@@ -17,6 +18,14 @@ ORACLE_WARNINGS = pytest.mark.filterwarnings(
 )
 MASKS = arrays(bool, (6, 5, 4))
 SPACINGS = st.tuples(*[st.floats(0.3, 6.0)] * 3)
+
+
+def score_class(reference, prediction, *, spacing_mm, tolerance_mm):
+    """`metrics.score_class` with whole numbers allowed."""
+    spacing = tuple(float(edge) for edge in spacing_mm)
+    return metrics.score_class(
+        reference, prediction, spacing_mm=spacing, tolerance_mm=float(tolerance_mm)
+    )
 
 
 def cube(shape, *ranges):
@@ -98,14 +107,12 @@ def test_one_empty_mask_costs_the_diagonal(swap):
     assert score.hd95_mm == score.hd95_pooled_mm == pytest.approx(13.0)
 
 
-def test_masks_of_different_shape_are_refused():
+def test_masks_of_different_shape_and_spacings_of_nothing_are_refused():
+    one, other = np.zeros((2, 2, 2), bool), np.zeros((2, 2, 3), bool)
     with pytest.raises(ShapeError, match="same shape"):
-        score_class(
-            np.zeros((2, 2, 2), bool),
-            np.zeros((2, 2, 3), bool),
-            spacing_mm=(1, 1, 1),
-            tolerance_mm=1,
-        )
+        check_same_grid(one, other, (1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="above 0"):
+        check_same_grid(one, one, (1.0, 0.0, 1.0))
 
 
 def test_overlapping_classes_are_scored_from_label_values():
@@ -113,7 +120,7 @@ def test_overlapping_classes_are_scored_from_label_values():
     prediction = np.array([1, 1, 4, 0]).reshape(4, 1, 1)
     classes = {"whole": (1, 2, 4), "core": (1, 4)}
     scores = score_volume(
-        reference, prediction, spacing_mm=(1, 1, 1), classes=classes, tolerance_mm=1
+        reference, prediction, spacing_mm=(1.0, 1.0, 1.0), classes=classes, tolerance_mm=1.0
     )
     assert scores["whole"].dice == 1
     assert scores["core"].dice == pytest.approx(4 / 5)
