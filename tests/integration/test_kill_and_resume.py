@@ -129,7 +129,7 @@ def test_a_sweep_killed_twice_equals_an_undisturbed_one(sweep, tmp_path):
     stages = load_tables(hard / "tiny" / "tables")["stages"]
     assert (stages[stages["outcome"] == "done"].groupby("key").size() == 1).all()
     lost = stages[stages["outcome"] == "lost"]
-    assert len(lost) >= 2
+    assert len(lost) >= 1, "an orphan of the dead driver may end its stage, the killed worker not"
     assert set(lost["kind"]) <= {"search", "retrain", "evaluate"}
     mlflow_runs = runs_in_mlflow(hard)
     assert {entry.info.status for entry in mlflow_runs} == {"FINISHED"}
