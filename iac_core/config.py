@@ -27,6 +27,7 @@ OPERATION_NAMES: tuple[str, ...] = (
 CellForm = Literal["replace", "residual"]
 RetrainScope = Literal["cell", "cell_and_decoder", "all"]
 Subset = Literal["validation", "test"]
+Precision = Literal["float32", "bfloat16"]
 
 
 def require(condition: bool, rule: str, value: object) -> None:
@@ -130,6 +131,7 @@ class PretrainSettings:
         min_learning_rate: At its end.
         validate_every_epochs: Validation Dice is computed after every this many epochs.
         checkpoint_every_epochs: A stopped stage loses at most this many epochs.
+        precision: Of forward passes; ``bfloat16`` autocasts, weights and optimisers stay float32.
     """
 
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
@@ -140,6 +142,7 @@ class PretrainSettings:
     min_learning_rate: float = 1e-6
     validate_every_epochs: int = 1
     checkpoint_every_epochs: int = 5
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         _check_training(self)
@@ -205,6 +208,7 @@ class SearchSettings:
         validate_every_epochs: Validation Dice of the supernet is computed after every this many
             epochs; 0 is never. It is recorded, it decides nothing.
         checkpoint_every_epochs: A stopped stage loses at most this many epochs.
+        precision: Of forward passes; ``bfloat16`` autocasts, weights and optimisers stay float32.
     """
 
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
@@ -221,6 +225,7 @@ class SearchSettings:
     alpha_warmup_epochs: int = 15
     validate_every_epochs: int = 0
     checkpoint_every_epochs: int = 5
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         require_at_least(1, epochs=self.epochs, batch_size=self.batch_size)
@@ -278,6 +283,7 @@ class RetrainSettings:
             ``cell_and_decoder``, or ``all``.
         validate_every_epochs: Validation Dice is computed after every this many epochs.
         checkpoint_every_epochs: A stopped stage loses at most this many epochs.
+        precision: Of forward passes; ``bfloat16`` autocasts, weights and optimisers stay float32.
     """
 
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
@@ -290,6 +296,7 @@ class RetrainSettings:
     scope: RetrainScope = "cell"
     validate_every_epochs: int = 1
     checkpoint_every_epochs: int = 5
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         _check_training(self)

@@ -143,7 +143,7 @@ class LiveView(View):
         progress = self._progress
         executed = Counter(kind for kind, _ in progress.executed)
         reused = Counter(kind for kind, _ in progress.reused)
-        running = Counter(task.kind for task in progress.running)
+        running = Counter(task.kind for task in self._under_way())
         failed = Counter(failure.stage for failure in progress.failures)
         table = Table(box=None, pad_edge=False)
         table.add_column("stage")
@@ -162,13 +162,22 @@ class LiveView(View):
         table = Table(box=None, pad_edge=False)
         for name in ("running", "", "epoch", "loss", "operations", "Dice"):
             table.add_column(name, justify="left" if name in ("running", "") else "right")
-        for task in self._progress.running[:_MOST_RUNNING_ROWS]:
+        under_way = self._under_way()
+        for task in under_way[:_MOST_RUNNING_ROWS]:
             seen = self._store.progress(task.kind, task.key) or {}
             table.add_row(task.kind, stage_label(task), *progress_cells(seen))
-        hidden = len(self._progress.running) - _MOST_RUNNING_ROWS
+        hidden = len(under_way) - _MOST_RUNNING_ROWS
         if hidden > 0:
             table.add_row("…", f"and {hidden} more")
         return table
+
+    def _under_way(self) -> list[StageTask]:
+        """Stages that a worker has begun; the others wait for a free place."""
+        return [
+            task
+            for task in self._progress.running
+            if self._store.is_under_way(task.kind, task.key)
+        ]
 
     def _summary(self) -> str:
         progress = self._progress

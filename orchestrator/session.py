@@ -93,7 +93,8 @@ def open_sweep(
     try:
         spec = load_sweep(path, tables=tables(), overrides=overrides)
     except SweepError as error:
-        raise SweepError([*error.problems, *_problems_of_named_folders(overrides)]) from error
+        found = _problems_of_folders(error.datasets) if needs_data else []
+        raise SweepError([*error.problems, *found]) from error
     store = StageStore(Path(spec.store) if spec.store else runs_dir / "store")
     expansion = expand(spec)
     problems: list[Problem] = []
@@ -217,15 +218,11 @@ def _split_problems(
     return list(seen.values())
 
 
-def _problems_of_named_folders(overrides: Mapping[str, str]) -> list[Problem]:
-    """Folders of the command line that do not exist; said beside the problems of the file."""
-    return [
-        Problem(
-            file=folder,
-            rule=f"the data folder of {name!r} must exist",
-            value="no folder",
-            way_out="correct --data",
-        )
-        for name, folder in overrides.items()
-        if not Path(folder).is_dir()
-    ]
+def _problems_of_folders(datasets: Mapping[str, DatasetSettings]) -> list[Problem]:
+    """What is wrong with the folders of a sweep whose file is wrong too."""
+    problems: list[Problem] = []
+    for settings in datasets.values():
+        if settings.path is not None and settings.layout in DATASETS:
+            dataset = DATASETS[settings.layout](Path(settings.path))
+            problems += check_dataset(dataset).problems
+    return problems

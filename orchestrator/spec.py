@@ -60,10 +60,16 @@ class SweepError(ConfigError):
 
     Args:
         problems: In the order of the file.
+        datasets: Data folders that the file names all the same, so that they can be looked at too.
     """
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        datasets: Mapping[str, "DatasetSettings"] | None = None,
+    ) -> None:
         self.problems = tuple(problems)
+        self.datasets = dict(datasets or {})
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
@@ -221,7 +227,8 @@ class _Reader:
             )
         contents = self._split_contents(stages.get("split"), axes)
         if self.problems:
-            raise SweepError(sorted(self.problems, key=lambda problem: int(problem.place or 0)))
+            ordered = sorted(self.problems, key=lambda problem: int(problem.place or 0))
+            raise SweepError(ordered, datasets)
         return SweepSpec(
             path=self.file.path,
             name=name,

@@ -116,6 +116,7 @@ class Tracker:
             TrackingUnavailable: If the server does not answer.
         """
         check_reachable(self.uri)
+        logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
         with _unavailable_if_it_fails():
             client = MlflowClient(tracking_uri=self.uri)
             found = client.get_experiment_by_name(self.experiment)

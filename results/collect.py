@@ -1,6 +1,7 @@
 """From MLflow to tables, incrementally: only runs that changed are read again."""
 
 import json
+import os
 import shutil
 import socket
 import tempfile
@@ -56,6 +57,7 @@ def collect(
         CollectError: If the server does not answer or has no such experiment.
     """
     _check_reachable(tracking_uri)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         client = MlflowClient(tracking_uri=tracking_uri)
         runs = {

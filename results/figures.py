@@ -117,7 +117,9 @@ def dice_against_seconds(jobs: pd.DataFrame) -> str:
                         label=f"{' · '.join(map(str, names))} · {pruner}",
                         s=34,
                     )
-        axis.set_xscale("log")
+        seconds = searched["search_s"].astype(float)
+        if seconds.max() > 3 * seconds.min():
+            axis.set_xscale("log")
         axis.set_xlabel("seconds of search")
         axis.set_ylabel("test Dice")
         axis.grid(alpha=0.3)

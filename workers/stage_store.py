@@ -114,6 +114,10 @@ class StageStore:
         folders = self._attempt_folders(kind, key)
         return _read_json(folders[-1] / _PROGRESS) if folders else None
 
+    def is_under_way(self, kind: str, key: str) -> bool:
+        """Return whether an attempt has no outcome yet: it is running, or it died."""
+        return any(not (folder / _OUTCOME).exists() for folder in self._attempt_folders(kind, key))
+
     def _attempts(self, kind: str, key: str) -> Path:
         return self.root / "attempts" / f"{kind}-{key}"
 

@@ -8,6 +8,7 @@ from jaxtyping import Integer
 from numpy import ndarray
 from torch import Tensor
 
+from iac_core.config import Precision
 from iac_core.data.slices import PreparedData
 from iac_core.errors import ConfigError
 
@@ -55,6 +56,12 @@ def load_batch(
         images, labels = images.pin_memory(), labels.pin_memory()
     images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
     return images, labels.to(device, non_blocking=True)
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the context of forward passes: a lower precision where the settings ask for it."""
+    enabled = precision == "bfloat16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def batches(

@@ -21,7 +21,7 @@ from iac_core.data.slices import PreparedData
 from iac_core.data.splits import Split
 from iac_core.errors import SearchError, StopRequested
 from iac_core.seeding import numpy_generator
-from iac_core.training.batches import epoch_order, load_batch, n_steps_per_epoch
+from iac_core.training.batches import autocast, epoch_order, load_batch, n_steps_per_epoch
 from iac_core.training.losses import segmentation_loss
 from iac_core.training.validation import validation_dice
 from iac_core.types import Reporter
@@ -190,7 +190,9 @@ class _Fit:
         for images, labels in self._remaining_batches(started):
             rate = self._set_learning_rates()
             self.optimiser.zero_grad(set_to_none=True)
-            loss = segmentation_loss(self.network(images), labels)
+            with autocast(self.room.device, self.settings.precision):
+                logits = self.network(images)
+            loss = segmentation_loss(logits, labels)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
             self.loss_sum += loss.detach()

@@ -25,7 +25,7 @@ from iac_core.config import CellSettings, SearchSettings
 from iac_core.data.slices import PreparedData
 from iac_core.errors import ConfigError, SearchError, StopRequested
 from iac_core.seeding import numpy_generator
-from iac_core.training.batches import epoch_order, load_batch, n_steps_per_epoch
+from iac_core.training.batches import autocast, epoch_order, load_batch, n_steps_per_epoch
 from iac_core.training.fit import TrainingRoom, check_finite, cosine
 from iac_core.training.losses import segmentation_loss
 from iac_core.training.validation import validation_dice
@@ -280,7 +280,7 @@ class _Search:
     def _architecture_step(self, indices: ndarray) -> None:
         """One Adam step of alpha and beta; no gradient of any weight is formed."""
         images, labels = load_batch(self.room.data, indices, self.room.device)
-        loss = segmentation_loss(self.supernet(images), labels)
+        loss = self._loss(images, labels)
         parameters = list(self.architecture.parameters())
         for parameter, gradient in zip(
             parameters, torch.autograd.grad(loss, parameters), strict=True
@@ -300,13 +300,18 @@ class _Search:
         )
         for group in self.weight_optimiser.param_groups:
             group["lr"] = rate
-        loss = segmentation_loss(self.supernet(images), labels)
+        loss = self._loss(images, labels)
         gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.grad = gradient
         torch.nn.utils.clip_grad_norm_(self.weights, self.settings.gradient_clip)
         self.weight_optimiser.step()
         self.losses[0] += loss.detach()
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        with autocast(self.room.device, self.settings.precision):
+            logits = self.supernet(images)
+        return segmentation_loss(logits, labels)
 
     def _decide(self) -> None:
         """Record the epoch, ask the pruner, and remove what it gives up."""

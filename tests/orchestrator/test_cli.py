@@ -69,6 +69,23 @@ def test_bad_volumes_are_all_named_before_anything_runs(write_sweep, tmp_path, p
     assert not (tmp_path / "runs" / "store" / "prepare").exists()
 
 
+def test_problems_of_the_sweep_and_of_its_volumes_are_said_together(
+    write_sweep, tmp_path, phantom_folder
+):
+    import shutil
+
+    folder = tmp_path / "broken"
+    shutil.copytree(phantom_folder, folder)
+    image = sorted((folder / "training").rglob("*_frame01.nii.gz"))[0]
+    image.write_bytes(b"gone")
+    sweep = write_sweep("[nonne]")
+    done = orchestrator("run", sweep, "--data", f"phantom={folder}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean 'none'" in done.stderr
+    assert str(image) in done.stderr
+    assert "2 problems; nothing was started." in done.stderr
+
+
 def test_an_empty_split_is_refused_before_anything_runs(write_sweep, tmp_path):
     sweep = write_sweep()
     sweep.write_text(sweep.read_text().replace("n_folds: 4", "n_folds: 9"))

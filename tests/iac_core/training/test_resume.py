@@ -1,6 +1,7 @@
 """A stopped training goes on with the same result, bit for bit; so does a search."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,6 +162,18 @@ def test_halves_are_disjoint_and_follow_the_seed():
     assert (len(weights), len(alphas)) == (5, 4)
     assert halves(patients, 0) == (weights, alphas)
     assert halves(patients, 1) != (weights, alphas)
+
+
+def test_a_lower_precision_trains_and_keeps_weights_in_float32(make_room):
+    settings = replace(PRETRAIN, precision="bfloat16")
+    network = backbone()
+    result = pretrain(network, make_room("low"), settings, seed=0)
+    exact = pretrain(backbone(), make_room("exact"), PRETRAIN, seed=0)
+    assert result.curve[-1]["train_loss"] == pytest.approx(exact.curve[-1]["train_loss"], rel=0.05)
+    assert result.curve[-1]["train_loss"] != exact.curve[-1]["train_loss"]
+    assert {weight.dtype for weight in network.parameters()} == {torch.float32}
+    record = run_search(make_room(), settings=replace(SEARCH, precision="bfloat16"))
+    assert np.isfinite([entry["train_loss"] for entry in record.curve]).all()
 
 
 class Reviver(JsStability):
