@@ -24,7 +24,7 @@ from orchestrator.live_view import (
     stage_label,
 )
 from orchestrator.plan import Plan
-from orchestrator.run_sweep import JobEnd, SweepProgress, SweepRoom, View, request_stop, run_sweep
+from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
 from orchestrator.session import Session, driver_lock, open_sweep
 from orchestrator.spec import SweepError
 
@@ -294,12 +294,7 @@ def _execute(
     from orchestrator.executors import Executor, InlineExecutor
 
     resources = session.spec.resources
-    room = SweepRoom(
-        store=session.store,
-        stop_file=session.stop_file,
-        sources=session.sources,
-        resources=resources,
-    )
+    room = session.room()
     with ExitStack() as stack:
         n_slots = float(resources.cpus or os.cpu_count() or 1)
         executor: Executor = InlineExecutor()
@@ -308,13 +303,7 @@ def _execute(
 
             on_ray = stack.enter_context(RayExecutor(n_cpus=resources.cpus, address=address))
             executor, n_slots = on_ray, on_ray.n_cpus()
-            room = SweepRoom(
-                store=room.store,
-                stop_file=room.stop_file,
-                sources=room.sources,
-                resources=resources,
-                has_gpus=on_ray.n_gpus() > 0,
-            )
+            room = session.room(has_gpus=on_ray.n_gpus() > 0)
         view: View = LineView(out)
         if out.is_terminal:
             view = stack.enter_context(LiveView(out, found, session.store, n_slots))

@@ -17,6 +17,7 @@ from iac_core.errors import ConfigError, DataError, Problem
 from iac_core.pruners import OPERATION_PRUNERS
 from orchestrator.expand import Expansion, expand
 from orchestrator.plan import Plan, make_plan
+from orchestrator.run_sweep import SweepRoom
 from orchestrator.spec import DatasetSettings, SweepError, SweepSpec, Tables, load_sweep
 from workers.stage_store import StageStore, write_json
 from workers.tasks import CONTROLS, DataSource
@@ -57,6 +58,20 @@ class Session:
     def experiment(self) -> str:
         """The sweep's experiment, by default its name."""
         return self.spec.tracking.experiment or self.spec.name
+
+    def room(self, *, has_gpus: bool = False) -> SweepRoom:
+        """Return where the sweep runs.
+
+        Args:
+            has_gpus: Whether stages run on GPUs unless the sweep says otherwise.
+        """
+        return SweepRoom(
+            store=self.store,
+            stop_file=self.stop_file,
+            sources=self.sources,
+            resources=self.spec.resources,
+            has_gpus=has_gpus,
+        )
 
     @property
     def stop_file(self) -> Path:

@@ -1,5 +1,6 @@
 """Where a result comes from: commit, versions, host, device, and who else used the machine."""
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -56,12 +57,10 @@ def device_name(device: str) -> str:
 
 @functools.cache
 def _processor() -> str:
-    try:
+    with contextlib.suppress(OSError):  # another system than Linux
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return f"{line.split(':', 1)[1].strip()} ({os.cpu_count()} logical CPUs)"
-    except OSError:
-        pass
     return f"{platform.processor() or platform.machine()} ({os.cpu_count()} logical CPUs)"
 
 

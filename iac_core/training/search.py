@@ -17,19 +17,20 @@ from numpy import ndarray
 from torch import Tensor
 
 from iac_core.backbones.interface import Backbone
-from iac_core.cells.genotype import EDGES_PER_NODE, Genotype, live_edges
+from iac_core.cells.genotype import Genotype
 from iac_core.cells.implant import Supernet
 from iac_core.cells.search_cell import SearchCell
 from iac_core.checkpoint import load_checkpoint, save_checkpoint
 from iac_core.config import CellSettings, SearchSettings
 from iac_core.data.slices import PreparedData
-from iac_core.errors import ConfigError, SearchError, StopRequested
+from iac_core.errors import ConfigError, StopRequested
+from iac_core.pruners.contract import check_decision
 from iac_core.seeding import numpy_generator
 from iac_core.training.batches import autocast, epoch_order, load_batch, n_steps_per_epoch
 from iac_core.training.fit import TrainingRoom, check_finite, cosine
 from iac_core.training.losses import segmentation_loss
 from iac_core.training.validation import validation_dice
-from iac_core.types import Decision, OperationPruner, Reason, SearchState
+from iac_core.types import OperationPruner, Reason, SearchState
 
 _N_SCORING_SLICES = 256
 
@@ -317,7 +318,7 @@ class _Search:
         """Record the epoch, ask the pruner, and remove what it gives up."""
         state = self._state()
         decision = self.pruner.decide(state)
-        _check_contract(decision, state)
+        check_decision(decision, state)
         jsd = decision.measures.get("jsd", np.full(state.beta.shape, np.nan))
         for name, value in (
             ("alpha", state.alpha),
@@ -441,32 +442,3 @@ def _event(reason: Reason, epoch: int) -> dict[str, Any]:
         "threshold": reason.threshold,
         "seconds": math.nan,
     }
-
-
-def _check_contract(decision: Decision, state: SearchState) -> None:
-    """Refuse a decision that revives an operation, empties an edge or starves a node.
-
-    Raises:
-        SearchError: Naming the rule and the edge or node.
-    """
-    revived = np.argwhere(decision.keep & ~state.active)
-    if len(revived):
-        raise SearchError(
-            f"an operation pruner must not revive an operation, got (level, edge, operation) "
-            f"{revived[0].tolist()} in epoch {state.epoch}"
-        )
-    emptied = np.argwhere(~decision.keep.any(axis=-1))
-    if len(emptied):
-        raise SearchError(
-            f"an operation pruner must leave every edge an operation, got none on (level, edge) "
-            f"{emptied[0].tolist()} in epoch {state.epoch}"
-        )
-    live = live_edges(decision.keep, state.operations)
-    targets = np.array([target for _, target in state.edges])
-    for target in np.unique(targets):
-        fewest = int(live[:, targets == target].sum(axis=-1).min())
-        if fewest < EDGES_PER_NODE:
-            raise SearchError(
-                f"an operation pruner must leave every node {EDGES_PER_NODE} edges that carry "
-                f"something, got {fewest} into node {target} in epoch {state.epoch}"
-            )

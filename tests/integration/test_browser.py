@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.executors import InlineExecutor
 from orchestrator.reporting import report_sweep, sync_sweep
-from orchestrator.run_sweep import SweepRoom, View, run_sweep
+from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -41,14 +41,12 @@ def session(write_sweep, tmp_path):
     opened = open_sweep(
         write_sweep("[none, js_stability]"), {}, tmp_path / "runs", needs_data=True
     )
-    room = SweepRoom(
-        store=opened.store,
-        stop_file=opened.stop_file,
-        sources=opened.sources,
-        resources=opened.spec.resources,
-    )
     run_sweep(
-        opened.expansion.jobs, room, InlineExecutor(), view=View(), on_job_end=lambda end: None
+        opened.expansion.jobs,
+        opened.room(),
+        InlineExecutor(),
+        view=View(),
+        on_job_end=lambda end: None,
     )
     sync_sweep(opened)
     return opened

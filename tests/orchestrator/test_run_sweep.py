@@ -10,7 +10,7 @@ import pytest
 from iac_core.pruners import OPERATION_PRUNERS
 from iac_core.types import Decision, Reason
 from orchestrator.executors import InlineExecutor
-from orchestrator.run_sweep import SweepRoom, View, request_stop, run_sweep
+from orchestrator.run_sweep import View, request_stop, run_sweep
 from orchestrator.session import open_sweep
 
 
@@ -26,16 +26,10 @@ class Recorder(View):
 
 def run(session, view=None, jobs=None):
     ends = []
-    room = SweepRoom(
-        store=session.store,
-        stop_file=session.stop_file,
-        sources=session.sources,
-        resources=session.spec.resources,
-    )
     view = view or Recorder()
     progress = run_sweep(
         jobs or session.expansion.jobs,
-        room,
+        session.room(),
         InlineExecutor(),
         view=view,
         on_job_end=ends.append,

@@ -6,7 +6,7 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.executors import InlineExecutor
 from orchestrator.reporting import report_from_tracking, sync_sweep
-from orchestrator.run_sweep import SweepRoom, View, run_sweep
+from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.tracking import FinishedJob, Tracker, TrackingUnavailable
 from results.collect import CollectError, collect
@@ -20,14 +20,12 @@ def session(write_sweep, tmp_path):
     opened = open_sweep(
         write_sweep("[no_cell, random, none]"), {}, tmp_path / "runs", needs_data=True
     )
-    room = SweepRoom(
-        store=opened.store,
-        stop_file=opened.stop_file,
-        sources=opened.sources,
-        resources=opened.spec.resources,
-    )
     run_sweep(
-        opened.expansion.jobs, room, InlineExecutor(), view=View(), on_job_end=lambda end: None
+        opened.expansion.jobs,
+        opened.room(),
+        InlineExecutor(),
+        view=View(),
+        on_job_end=lambda end: None,
     )
     return opened
 
