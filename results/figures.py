@@ -226,6 +226,7 @@ def _draw_jsd(axis: Axes, part: pd.DataFrame, events: pd.DataFrame) -> None:
         axis.axhline(float(thresholds.iloc[0]), color="black", ls="--", lw=1)
     if (part["jsd"].fillna(0) > 0).any():
         axis.set_yscale("log")
+        axis.set_ylim(bottom=1e-6)  # an edge with one operation left has none
     axis.set_xlabel("epoch")
     axis.set_ylabel("JSD (bits)")
     axis.set_title(
