@@ -27,6 +27,7 @@ from orchestrator.plan import Plan
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
 from orchestrator.session import Session, driver_lock, open_sweep
 from orchestrator.spec import SweepError
+from results.errors import ResultsError
 
 EXIT_BAD_INPUT = 2
 EXIT_FAILED_JOBS = 1
@@ -53,13 +54,10 @@ def main() -> None:
     """Run the command line; bad input ends with exit code 2 and no traceback."""
     try:
         app()
-    except SweepError as error:
+    except (SweepError, DataError) as error:
         _print_problems(error.problems)
         sys.exit(EXIT_BAD_INPUT)
-    except DataError as error:
-        _print_problems(error.problems)
-        sys.exit(EXIT_BAD_INPUT)
-    except IacError as error:
+    except (IacError, ResultsError) as error:
         err.print(Text(str(error)), style="red", soft_wrap=True)
         sys.exit(EXIT_BAD_INPUT)
 

@@ -14,6 +14,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from results.errors import CollectError
 from results.schema import TABLES, conform, empty
 from results.store import read_table, write_json, write_table
 
@@ -26,10 +27,6 @@ _SORT_KEYS: dict[str, list[str]] = {
     "events": ["job_id", "epoch", "level", "edge", "rule"],
     "stages": ["kind", "key", "attempt_id", "job_id"],
 }
-
-
-class CollectError(Exception):
-    """The tracking server cannot be read; the message says which and what to do."""
 
 
 def collect(

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from results.errors import SchemaError
+
 SCHEMA_VERSION = 1
 CONFIG_PREFIX = "config_"
 
@@ -15,10 +17,6 @@ _DTYPES: dict[ColumnType, str] = {
     "float64": "Float64",
     "bool": "boolean",
 }
-
-
-class SchemaError(ValueError):
-    """A table does not have the columns it must have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.schema import SCHEMA_VERSION, SchemaError, columns, conform
+from results.errors import SchemaError
+from results.schema import SCHEMA_VERSION, columns, conform
 
 _VERSION_KEY = b"iac.schema_version"
 

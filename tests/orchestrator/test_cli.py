@@ -116,6 +116,14 @@ def test_doctor_says_ok_or_the_way_out(write_sweep, tmp_path):
     assert "give it with --data phantom=PATH" in done.stdout
 
 
+def test_a_report_from_a_server_that_is_away_says_so(tmp_path):
+    words = ("report", "--tracking-uri", "http://127.0.0.1:9", "--experiment", "x")
+    done = orchestrator(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "the tracking server must answer" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_check_reads_a_folder(phantom_folder, tmp_path):
     done = orchestrator("check", phantom_folder, cwd=tmp_path)
     assert done.returncode == 0

@@ -9,7 +9,8 @@ from orchestrator.reporting import report_from_tracking, sync_sweep
 from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.tracking import FinishedJob, Tracker, TrackingUnavailable
-from results.collect import CollectError, collect
+from results.collect import collect
+from results.errors import CollectError
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results.aggregate import mean_over_seeds, speedup, varying_settings
-from results.schema import TABLES, SchemaError, conform, empty, wall_clock_columns
+from results.errors import SchemaError
+from results.schema import TABLES, conform, empty, wall_clock_columns
 from results.store import read_table, write_table
 
 VALUES = {
