@@ -9,12 +9,13 @@
         patient001_4d.nii.gz            ignored: it has no labels
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from iac_core.data.nifti import read_volume
+from iac_core.data.nifti import read_labels, read_volume
 from iac_core.errors import DataError, Problem
 from iac_core.types import Volume, VolumeRef
 
@@ -165,32 +166,28 @@ class Acdc:
                 )
             )
             return {}
-        return self._by_volume(folder, images, labels, problems)
+        return self._by_volume(labels)
 
-    def _by_volume(
-        self,
-        folder: Path,
-        images: Mapping[int, Path],
-        labels: Mapping[int, Path],
-        problems: list[Problem],
-    ) -> dict[int, str]:
-        """The frame with the larger left ventricle is ED; ties go to the earlier one."""
+    def _by_volume(self, labels: Mapping[int, Path]) -> dict[int, str]:
+        """The frame with the larger left ventricle is ED; ties go to the earlier one.
+
+        A label file that cannot be read counts as empty: loading the volume says what is wrong.
+        """
         sizes: dict[int, int] = {}
-        for frame in sorted(images):
-            ref = VolumeRef(
-                patient_id=folder.name,
-                volume_id=f"{folder.name}_frame{frame:02d}",
-                image_path=images[frame],
-                label_path=labels[frame],
-            )
+        for frame in sorted(labels):
+            status = labels[frame].stat()
             try:
-                sizes[frame] = int((read_volume(ref).labels == _LEFT_VENTRICLE).sum())
-            except DataError as error:
-                problems.extend(error.problems)
-        if len(sizes) < 2:
-            return {}
+                sizes[frame] = _cavity_voxels(labels[frame], status.st_mtime_ns, status.st_size)
+            except DataError:
+                sizes[frame] = 0
         diastole = max(sizes, key=lambda frame: (sizes[frame], -frame))
         return {frame: "ED" if frame == diastole else "ES" for frame in sizes}
+
+
+@functools.lru_cache(maxsize=100_000)
+def _cavity_voxels(path: Path, mtime_ns: int, n_bytes: int) -> int:
+    """Voxels of the left ventricle; a file is read once in a process as long as it is the same."""
+    return int((read_labels(path) == _LEFT_VENTRICLE).sum())
 
 
 def read_info(path: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from nibabel.affines import voxel_sizes
 from nibabel.filebasedimages import ImageFileError
 from numpy import ndarray
@@ -42,6 +42,21 @@ def read_volume(ref: VolumeRef) -> Volume:
         spacing_mm=(float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2])),
         affine=image_affine,
     )
+
+
+def read_labels(path: Path) -> Integer[ndarray, "x y z"]:
+    """Read a label file alone, uint8.
+
+    Raises:
+        DataError: If it is unreadable, has another number of axes, or holds no whole numbers.
+    """
+    problems: list[Problem] = []
+    labels, _ = _read(path, problems)
+    if labels is not None:
+        problems += _not_whole(path, labels)
+    if problems or labels is None:
+        raise DataError(problems)
+    return labels.astype(np.uint8)
 
 
 def write_nifti(path: Path, array: ndarray, affine: Float[ndarray, "4 4"]) -> None:
