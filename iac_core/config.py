@@ -209,6 +209,8 @@ class SearchSettings:
             epochs; 0 is never. It is recorded, it decides nothing.
         checkpoint_every_epochs: A stopped stage loses at most this many epochs.
         precision: Of forward passes; ``bfloat16`` autocasts, weights and optimisers stay float32.
+        keep_features: Compute the frozen encoder's features once per slice and keep them in a
+            memory-mapped temporary file; the values are the same but for rounding.
     """
 
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
@@ -226,6 +228,7 @@ class SearchSettings:
     validate_every_epochs: int = 0
     checkpoint_every_epochs: int = 5
     precision: Precision = "float32"
+    keep_features: bool = True
 
     def __post_init__(self) -> None:
         require_at_least(1, epochs=self.epochs, batch_size=self.batch_size)

@@ -11,7 +11,7 @@ from workers.job import Job, content_hash, plain
 STAGE_VERSIONS: dict[str, int] = {
     "prepare": 1,
     "pretrain": 1,
-    "search": 1,
+    "search": 2,
     "retrain": 1,
     "evaluate": 1,
 }

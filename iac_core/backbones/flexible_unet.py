@@ -93,7 +93,7 @@ class FlexibleUNet(nn.Module):
             x = block.get_submodule("upsample")(x)
             if level >= 0:
                 skip = features[level]
-                x = fit_to(x, skip)
+                x = fit_to(x, skip.shape[-2:])
                 x = torch.cat([adapter(level, skip, x), x], dim=1)
             x = block.get_submodule("convs")(x)
         logits: Tensor = self.decoder.head(x)
@@ -101,7 +101,7 @@ class FlexibleUNet(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         """Return logits of the backbone without cells."""
-        return fit_to(self.decode(self.encode(images)), images)
+        return fit_to(self.decode(self.encode(images)), images.shape[-2:])
 
     def _find_sites(self, n_channels: int) -> tuple[SkipSite, ...]:
         """Record channels and strides of the skips in one forward pass."""

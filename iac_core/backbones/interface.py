@@ -17,12 +17,12 @@ def keep_skip(level: int, skip: Tensor, upsampled: Tensor) -> Tensor:
     return skip
 
 
-def fit_to(x: Float[Tensor, "b c h w"], like: Tensor) -> Float[Tensor, "b c h2 w2"]:
-    """Crop, or repeat the last row and column, until x has the height and width of `like`.
+def fit_to(x: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c h2 w2"]:
+    """Crop, or repeat the last row and column, until x has the given height and width.
 
     Upsampling by two misses the size of a feature whose own halving was rounded.
     """
-    height, width = like.shape[-2:]
+    height, width = size
     x = x[..., :height, :width]
     rows, columns = height - x.shape[-2], width - x.shape[-1]
     return F.pad(x, (0, columns, 0, rows), mode="replicate") if rows or columns else x

@@ -95,7 +95,7 @@ class UNet(nn.Module):
         x = features[-1]
         for level in reversed(range(len(self.sites))):
             skip = features[level]
-            upsampled = fit_to(self.decoder.up[level](x), skip)
+            upsampled = fit_to(self.decoder.up[level](x), skip.shape[-2:])
             joined = torch.cat([adapter(level, skip, upsampled), upsampled], dim=1)
             x = self.decoder.blocks[level](joined)
         logits: Tensor = self.decoder.head(x)

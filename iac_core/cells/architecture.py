@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from iac_core.cells.flat_parameter import shrink_parameter
 from iac_core.cells.genotype import N_INPUTS, Genotype, cell_edges, discretise, live_edges
 from iac_core.config import CellSettings
 
@@ -90,20 +91,9 @@ class ArchitectureParameters(nn.Module):
         """
         kept = torch.from_numpy(np.ascontiguousarray(keep)).to(self.active.device)
         index = kept[self.active].nonzero().squeeze(1)
-        old, new = self.alpha, nn.Parameter(self.alpha.detach()[index].clone())
-        self.alpha = new
+        self.alpha = shrink_parameter(self.alpha, index, optimiser)
         self.active.copy_(kept)
         self._refresh_live()
-        if optimiser is None:
-            return
-        for group in optimiser.param_groups:
-            group["params"] = [new if entry is old else entry for entry in group["params"]]
-        state = optimiser.state.pop(old, {})
-        if state:
-            optimiser.state[new] = {
-                name: value[index].clone() if torch.is_tensor(value) and value.ndim else value
-                for name, value in state.items()
-            }
 
     def restore_active(self, active: Bool[ndarray, "levels edges ops"]) -> None:
         """Shrink to `active` before a checkpoint with that many logits is loaded."""

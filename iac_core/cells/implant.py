@@ -1,6 +1,6 @@
 """Cells in the skip connections of a backbone: what is frozen, how a cell joins its skip."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -65,21 +65,31 @@ class Implant(nn.Module):
         """Return the weights of whatever part of the backbone trains."""
         return [weight for weight in self.backbone.parameters() if weight.requires_grad]
 
-    def run(
+    def encode(self, images: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        """Return the encoder's features; without a graph where the encoder does not train."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_encoder):
+            return self.backbone.encode(images)
+
+    def decode(
         self,
-        images: Float[Tensor, "b c h w"],
+        features: Sequence[Tensor],
+        size: Sequence[int],
         apply_cell: Callable[[int, Tensor, Tensor], Tensor],
     ) -> Float[Tensor, "b k h w"]:
-        """Return logits of the backbone, each skip through ``apply_cell(level, skip, second)``."""
+        """Return logits of the backbone, each skip through ``apply_cell(level, skip, second)``.
+
+        Args:
+            features: As `encode` returns them.
+            size: Height and width of the images.
+            apply_cell: The cells.
+        """
 
         def adapter(level: int, skip: Tensor, upsampled: Tensor) -> Tensor:
             second = upsampled if self.second_input == "decoder" else skip
             out = apply_cell(level, skip, second)
             return skip + self.gates[level] * out if len(self.gates) else out
 
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_encoder):
-            features = self.backbone.encode(images)
-        return fit_to(self.backbone.decode(features, adapter), images)
+        return fit_to(self.backbone.decode(features, adapter), size)
 
 
 class Supernet(nn.Module):
@@ -106,24 +116,40 @@ class Supernet(nn.Module):
     def forward(
         self,
         images: Float[Tensor, "b c h w"],
-        importance: Float[Tensor, "levels edges ops"] | None = None,
+        importance: Float[Tensor, "*groups levels edges ops"] | None = None,
     ) -> Float[Tensor, "b k h w"]:
-        """Return logits.
+        """Return logits; see `from_features`."""
+        return self.from_features(self.implant.encode(images), images.shape[-2:], importance)
+
+    def from_features(
+        self,
+        features: Sequence[Tensor],
+        size: Sequence[int],
+        importance: Float[Tensor, "*groups levels edges ops"] | None = None,
+    ) -> Float[Tensor, "b k h w"]:
+        """Return logits of slices whose encoder features are at hand.
 
         Args:
-            images: A batch.
-            importance: Stands in for the softmax of alpha, to score masks of operations.
+            features: Of a batch, finest first, the bottleneck last.
+            size: Height and width of the images.
+            importance: Stands in for the softmax of alpha, to score masks of operations. With a
+                first axis G the batch is G equal parts, each with its own mask and with batch
+                statistics of its own.
         """
-        weights = self.architecture.edge_weights()
         mixing = self.architecture.importance() if importance is None else importance
+        weights = self.architecture.edge_weights()
+        if mixing.ndim == 4:
+            weights = weights.expand(len(mixing), *weights.shape)
         shared = self.architecture.n_levels == 1
 
         def apply_cell(level: int, skip: Tensor, second: Tensor) -> Tensor:
             row = 0 if shared else level
-            out: Tensor = self.implant.cells[level](skip, second, mixing[row], weights[row])
+            out: Tensor = self.implant.cells[level](
+                skip, second, mixing[..., row, :, :], weights[..., row, :]
+            )
             return out
 
-        return self.implant.run(images, apply_cell)
+        return self.implant.decode(features, size, apply_cell)
 
 
 class ImplantedNetwork(nn.Module):
@@ -167,7 +193,7 @@ class ImplantedNetwork(nn.Module):
             out: Tensor = self.implant.cells[level](skip, second)
             return out
 
-        return self.implant.run(images, apply_cell)
+        return self.implant.decode(self.implant.encode(images), images.shape[-2:], apply_cell)
 
 
 def _second_channels(site: SkipSite, settings: CellSettings) -> int:

@@ -3,6 +3,7 @@
 from math import ceil
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -30,10 +31,34 @@ class InputLayer(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(out_channels, affine=affine, track_running_stats=affine)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
-        """Apply the layer."""
-        out: Tensor = self.norm(self.conv(torch.relu(x)))
-        return out
+    def forward(self, x: Float[Tensor, "b c h w"], n_groups: int = 1) -> Float[Tensor, "b c2 h w"]:
+        """Apply the layer; in training each of `n_groups` parts has its own batch statistics."""
+        out: Tensor = self.conv(torch.relu(x))
+        return self.norm(out) if n_groups == 1 else group_norm(out, n_groups)
+
+
+def group_norm(
+    x: Float[Tensor, "b c h w"],
+    n_groups: int,
+    weights: Float[Tensor, "groups c"] | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """Batch norm of each of `n_groups` equal parts of a batch by statistics of its own.
+
+    Args:
+        x: The batch.
+        n_groups: Number of parts.
+        weights: Scale of every channel in each part.
+    """
+    if n_groups == 1:
+        weight = None if weights is None else weights[0]
+        return F.batch_norm(x, None, None, weight, training=True)
+    parts = x.chunk(n_groups)
+    return torch.cat(
+        [
+            F.batch_norm(part, None, None, None if weights is None else weights[i], training=True)
+            for i, part in enumerate(parts)
+        ]
+    )
 
 
 def output_layer(n_nodes: int, channels: int, skip_channels: int) -> nn.Module:

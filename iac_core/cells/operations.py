@@ -1,6 +1,7 @@
 """Candidate operations of an edge, all with stride 1 and unchanged size (PC-DARTS list)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -75,25 +76,36 @@ class Zero(nn.Module):
         return torch.zeros_like(x)
 
 
-def _separable(kernel_size: int, dilation: int, n_branches: int) -> Callable[..., nn.Module]:
-    def build(channels: int, *, affine: bool) -> nn.Module:
+@dataclass(frozen=True, slots=True)
+class SeparableKind:
+    """Kernel of a separable convolution and how many `SeparableBranch` it has in a row."""
+
+    kernel_size: int
+    dilation: int
+    n_stages: int
+
+    def build(self, channels: int, *, affine: bool) -> nn.Module:
+        """Return the operation as a module."""
         branches = (
-            SeparableBranch(channels, kernel_size, dilation, affine=affine)
-            for _ in range(n_branches)
+            SeparableBranch(channels, self.kernel_size, self.dilation, affine=affine)
+            for _ in range(self.n_stages)
         )
         return SeparableConv(*branches)
 
-    return build
 
+SEPARABLE: dict[str, SeparableKind] = {
+    "sep_conv_3x3": SeparableKind(3, 1, 2),
+    "sep_conv_5x5": SeparableKind(5, 1, 2),
+    "dil_conv_3x3": SeparableKind(3, 2, 1),
+    "dil_conv_5x5": SeparableKind(5, 2, 1),
+}
+"""The candidates that have weights."""
 
 OPERATIONS: dict[str, Callable[..., nn.Module]] = {
     "none": lambda channels, *, affine: Zero(),
     "max_pool_3x3": lambda channels, *, affine: Pool(channels, "max", affine=affine),
     "avg_pool_3x3": lambda channels, *, affine: Pool(channels, "avg", affine=affine),
     "skip_connect": lambda channels, *, affine: nn.Identity(),
-    "sep_conv_3x3": _separable(3, 1, 2),
-    "sep_conv_5x5": _separable(5, 1, 2),
-    "dil_conv_3x3": _separable(3, 2, 1),
-    "dil_conv_5x5": _separable(5, 2, 1),
+    **{name: kind.build for name, kind in SEPARABLE.items()},
 }
 """Name → ``factory(channels, affine=...)``. ``affine`` is False in the supernet."""

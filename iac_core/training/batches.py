@@ -51,11 +51,20 @@ def load_batch(
     On a CUDA device the copy starts from pinned memory and does not wait.
     """
     images = torch.from_numpy(np.ascontiguousarray(data.images[indices]))
+    if device.type == "cuda":
+        images = images.pin_memory()
+    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    return images, load_labels(data, indices, device)
+
+
+def load_labels(
+    data: PreparedData, indices: Integer[ndarray, " b"], device: torch.device
+) -> Tensor:
+    """Return labels ``(B, H, W)`` int64 alone."""
     labels = torch.from_numpy(data.labels[indices].astype(np.int64))
     if device.type == "cuda":
-        images, labels = images.pin_memory(), labels.pin_memory()
-    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
-    return images, labels.to(device, non_blocking=True)
+        labels = labels.pin_memory()
+    return labels.to(device, non_blocking=True)
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

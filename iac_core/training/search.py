@@ -26,8 +26,15 @@ from iac_core.data.slices import PreparedData
 from iac_core.errors import ConfigError, StopRequested
 from iac_core.pruners.contract import check_decision
 from iac_core.seeding import numpy_generator
-from iac_core.training.batches import autocast, epoch_order, load_batch, n_steps_per_epoch
+from iac_core.training.batches import (
+    autocast,
+    epoch_order,
+    load_batch,
+    load_labels,
+    n_steps_per_epoch,
+)
 from iac_core.training.fit import TrainingRoom, check_finite, cosine
+from iac_core.training.kept_features import KeptFeatures
 from iac_core.training.losses import segmentation_loss
 from iac_core.training.validation import validation_dice
 from iac_core.types import OperationPruner, Reason, SearchState
@@ -158,6 +165,7 @@ class _Search:
         weight_half, alpha_half = halves(room.split.train, seed)
         self.weight_slices = room.data.slice_indices(weight_half, for_training=True)
         self.alpha_slices = room.data.slice_indices(alpha_half, for_training=True)
+        self.features: KeptFeatures | None = None
         self.n_steps = n_steps_per_epoch(
             len(self.weight_slices), settings.batch_size, settings.steps_per_epoch
         )
@@ -174,6 +182,7 @@ class _Search:
     def run_epoch(self) -> None:
         """Run the remaining steps of an epoch, then let the pruner decide."""
         started = time.perf_counter()
+        self._keep_features()
         epoch, progress = self.progress.epoch, self.progress
         trains_alpha = epoch >= self.settings.alpha_warmup_epochs
         orders = [
@@ -278,21 +287,39 @@ class _Search:
             weight_decay=settings.alpha_weight_decay,
         )
 
+    def _keep_features(self) -> None:
+        """Encode the training slices once, if the settings say so."""
+        if not self.settings.keep_features or self.features is not None:
+            return
+        self.features = KeptFeatures(
+            self._encode,
+            self.room.data,
+            np.sort(np.concatenate([self.weight_slices, self.alpha_slices])),
+            batch_size=self.settings.batch_size,
+            device=self.room.device,
+        )
+
+    def _encode(self, images: Tensor) -> list[Tensor]:
+        with autocast(self.room.device, self.settings.precision):
+            return self.supernet.implant.encode(images)
+
     def _architecture_step(self, indices: ndarray) -> None:
         """One Adam step of alpha and beta; no gradient of any weight is formed."""
-        images, labels = load_batch(self.room.data, indices, self.room.device)
-        loss = self._loss(images, labels)
+        for weight in self.weights:
+            weight.requires_grad_(False)
+        loss = self._loss(indices)
         parameters = list(self.architecture.parameters())
         for parameter, gradient in zip(
             parameters, torch.autograd.grad(loss, parameters), strict=True
         ):
             parameter.grad = gradient
+        for weight in self.weights:
+            weight.requires_grad_(True)
         self.alpha_optimiser.step()
         self.losses[1] += loss.detach()
 
     def _weight_step(self, indices: ndarray) -> None:
         """One SGD step of the cell weights with clipped gradients, alpha and beta held."""
-        images, labels = load_batch(self.room.data, indices, self.room.device)
         done = self.progress.epoch * self.n_steps + self.progress.step
         rate = cosine(
             self.settings.resolved_weight_learning_rate,
@@ -301,7 +328,7 @@ class _Search:
         )
         for group in self.weight_optimiser.param_groups:
             group["lr"] = rate
-        loss = self._loss(images, labels)
+        loss = self._loss(indices)
         gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.grad = gradient
@@ -309,9 +336,17 @@ class _Search:
         self.weight_optimiser.step()
         self.losses[0] += loss.detach()
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        with autocast(self.room.device, self.settings.precision):
-            logits = self.supernet(images)
+    def _loss(self, indices: ndarray) -> Tensor:
+        data, device = self.room.data, self.room.device
+        with autocast(device, self.settings.precision):
+            if self.features is None:
+                images, labels = load_batch(data, indices, device)
+                logits = self.supernet(images)
+            else:
+                labels = load_labels(data, indices, device)
+                logits = self.supernet.from_features(
+                    self.features.load(indices), labels.shape[-2:]
+                )
         return segmentation_loss(logits, labels)
 
     def _decide(self) -> None:
@@ -336,17 +371,11 @@ class _Search:
 
     def _remove_operations(self, keep: Bool[ndarray, "levels edges ops"]) -> None:
         """Delete operations from every level's cell, from the logits and from both optimisers."""
-        gone: list[torch.nn.Parameter] = []
         for level, cell in enumerate(self.supernet.implant.cells):
             assert isinstance(cell, SearchCell)
-            gone += cell.prune(keep[0 if len(keep) == 1 else level])
+            cell.prune(keep[0 if len(keep) == 1 else level], self.weight_optimiser)
         self.architecture.prune(keep, self.alpha_optimiser)
-        removed = {id(parameter) for parameter in gone}
-        self.weights = [weight for weight in self.weights if id(weight) not in removed]
-        for group in self.weight_optimiser.param_groups:
-            group["params"] = [entry for entry in group["params"] if id(entry) not in removed]
-        for parameter in gone:
-            self.weight_optimiser.state.pop(parameter, None)
+        self.weights = list(self.supernet.implant.cell_parameters())
 
     def _close_epoch(self) -> None:
         progress = self.progress
