@@ -29,7 +29,7 @@ def measure(
     ours: Callable[[], object],
     *,
     n: int,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device,
 ) -> Timing:
     """Run both sides in turns, n times after one run that is not counted."""
 

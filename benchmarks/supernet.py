@@ -3,8 +3,8 @@
     python -m benchmarks.supernet [--quick] [--device cuda]
 
 Batch 16, 4 nodes, K = 4, all operations. Both sides give the gradients of the second input (the
-encoder's skip is frozen), of all weights, alpha and beta. The reference is eager and has one module
-per edge and operation.
+encoder's skip is frozen), of all weights, alpha and beta. The reference is eager and has one
+module per edge and operation.
 """
 
 import argparse

@@ -7,7 +7,7 @@ Forward and backward walk the states in order and back; all loops over pixels ar
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -493,17 +493,10 @@ class _Backward:
         self.of_edge_weights[:, terms.live_edges] += of_bypass.reshape(grouped).sum(axis=-1).T
 
 
-class _Context(Protocol):
-    """What passes between the two passes."""
-
-    needs_input_grad: tuple[bool, ...]
-    forward_pass: _Forward | None
-
-
 class _MixedDag(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: _Context,
+        ctx: Any,  # noqa: ANN401 - what autograd passes has no type
         first: Tensor,
         second: Tensor,
         coefficients: Tensor,
@@ -529,7 +522,10 @@ class _MixedDag(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: _Context, of_out: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        of_out: Tensor,
+    ) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("second derivatives need SearchCell.twice_differentiable")
         forward, ctx.forward_pass = ctx.forward_pass, None
