@@ -270,6 +270,38 @@ class SearchSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchPace:
+    """How an operation pruner wants the epochs of its search run; the defaults change nothing.
+
+    Attributes:
+        alpha_warmup_epochs: Epochs before the first architecture step; None is the search's own.
+        alpha_rate_factor: Factor on the learning rate of alpha and beta.
+        start_share: Share of an epoch's steps, taken from the same share of the slices, at first;
+            it grows to 1 linearly with the share of operations that have gone.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    alpha_warmup_epochs: int | None = None
+    alpha_rate_factor: float = 1.0
+    start_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_at_least(0, alpha_warmup_epochs=self.alpha_warmup_epochs)
+        require_positive(alpha_rate_factor=self.alpha_rate_factor)
+        require(
+            0 < self.start_share <= 1, "start_share must be above 0, at most 1", self.start_share
+        )
+
+    def share(self, share_gone: float) -> float:
+        """Return the share of an epoch's steps to run.
+
+        Args:
+            share_gone: Operations that have gone, of those that can go, in [0, 1].
+        """
+        return self.start_share + (1 - self.start_share) * share_gone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainSettings:
     """Training of the discrete cell (rows 14 to 17).
 

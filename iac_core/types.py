@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 from numpy import ndarray
+
+from iac_core.config import SearchPace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,22 @@ class SegmentationDataset(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring:
+    """What the value of a mask of operations is measured on.
+
+    Attributes:
+        n_slices: At most so many validation slices, drawn evenly over patients and the classes
+            that slices show.
+        draw: Number of the draw; equal numbers give equal slices.
+        measure: Mean foreground Dice of the slices taken together, or the negative training loss.
+    """
+
+    n_slices: int = 256
+    draw: int = 0
+    measure: Literal["dice", "negative_loss"] = "dice"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchState:
     """What an operation pruner may see after an epoch: read-only arrays, never the network.
 
@@ -103,11 +121,16 @@ class SearchState:
             ``(epochs, levels, edges, ops)``.
         beta_history: Beta likewise, shape ``(epochs, levels, edges)``.
         first_alpha_epoch: First epoch with architecture steps.
-        max_alpha_step_per_epoch: Learning rate of alpha × steps per epoch: about the most that
+        max_alpha_step_per_epoch: Learning rate of alpha × steps of this epoch: about the most that
             Adam can move a logit in an epoch.
-        values_of: Values of many masks at once, ``(n, levels, edges, ops)`` bool → ``(n,)``: mean
-            foreground Dice of the supernet on validation slices when only the masked operations
-            contribute. Costs forward passes.
+        seed: The job's seed, for whatever a pruner draws.
+        n_slices_trained: Slices that weight and architecture steps have passed forward and
+            backward so far.
+        values_of: Values of many masks at once, ``(n, levels, edges, ops)`` bool → ``(n,)``: how
+            good the supernet is on validation slices when only the masked operations contribute.
+            Costs n × slices forward passes.
+        dominant_eigenvalue: Eigenvalue of largest size of the Hessian of the loss in alpha, on a
+            fixed batch of the slices that train alpha. Costs some dozen backward passes.
     """
 
     epoch: int
@@ -122,7 +145,10 @@ class SearchState:
     beta_history: Float[ndarray, "epochs levels edges"]
     first_alpha_epoch: int
     max_alpha_step_per_epoch: float
-    values_of: Callable[[Bool[ndarray, "n levels edges ops"]], Float[ndarray, " n"]]
+    seed: int
+    n_slices_trained: int
+    values_of: Callable[[Bool[ndarray, "n levels edges ops"], Scoring], Float[ndarray, " n"]]
+    dominant_eigenvalue: Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,13 +180,16 @@ class Decision:
         keep: Operations that stay, shape ``(levels, edges, ops)``, a subset of the active ones.
         stop: Whether the search ends now.
         reasons: One entry for each edge that loses operations, and one for the stop.
-        measures: Numbers to keep in the trajectory, for example ``{"jsd": (levels, edges)}``.
+        measures: Numbers to keep in the trajectory, each ``(levels, edges)``: ``jsd`` of an edge's
+            operations, ``beta_jsd`` of the edges into its node.
+        genotype_epoch: Epoch whose logits give the genotype, with a stop; None is the last.
     """
 
     keep: Bool[ndarray, "levels edges ops"]
     stop: bool = False
     reasons: tuple[Reason, ...] = ()
     measures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    genotype_epoch: int | None = None
 
 
 @runtime_checkable
@@ -168,9 +197,17 @@ class OperationPruner(Protocol):
     """Removes candidate operations inside a search.
 
     The constructor takes an instance of `Settings`, a frozen dataclass.
+
+    Attributes:
+        pace: How the epochs of the search are to be run; `SearchPace()` changes nothing.
     """
 
     Settings: ClassVar[type]
+
+    @property
+    def pace(self) -> SearchPace:
+        """How the epochs of the search are to be run."""
+        ...
 
     def decide(self, state: SearchState) -> Decision:
         """Say after an epoch which operations stay, whether to stop, and why."""

@@ -169,7 +169,11 @@ def _trajectory_rows(records: Mapping[str, StageRecord], store: StageStore) -> R
             "beta": saved["beta"][epoch, level, edge],
             "importance": saved["importance"][epoch, level, edge, operation],
             "jsd": saved["jsd"][epoch, level, edge],
+            "beta_jsd": saved["beta_jsd"][epoch, level, edge],
             "active": bool(saved["active"][epoch, level, edge, operation]),
+            "n_weight_steps": int(saved["n_weight_steps"][epoch]),
+            "n_architecture_steps": int(saved["n_architecture_steps"][epoch]),
+            "n_scored_slices": int(saved["n_scored_slices"][epoch]),
         }
         for epoch, level, edge, operation in np.ndindex(saved["alpha"].shape)
     ]

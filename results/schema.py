@@ -7,7 +7,7 @@ import pandas as pd
 
 from results.errors import SchemaError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CONFIG_PREFIX = "config_"
 
 ColumnType = Literal["string", "int64", "float64", "bool"]
@@ -128,7 +128,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("beta", "float64", "", "logit of the edge"),
         Column("importance", "float64", "", "softmax of alpha over the active operations"),
         Column("jsd", "float64", "bits", "divergence of the edge, null where not computed"),
+        Column("beta_jsd", "float64", "bits", "divergence of the edge weights into the target"),
         Column("active", "bool", "", "operation in the graph during the epoch"),
+        Column("n_weight_steps", "int64", "", "weight steps of the epoch"),
+        Column("n_architecture_steps", "int64", "", "steps of alpha and beta of the epoch"),
+        Column("n_scored_slices", "int64", "", "masks × slices scored after the epoch"),
     ),
     "events": (
         *_SEARCH_IDS,

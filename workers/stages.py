@@ -122,15 +122,17 @@ def search_stage(room: StageRoom) -> Outcome:
     (room.folder / GENOTYPE).write_text(genotype, encoding="utf-8")
     write_json(room.folder / EVENTS, record.events)
     write_json(room.folder / CURVE, record.curve)
+    arrays: dict[str, Any] = {
+        name: getattr(record, name)
+        for name in ("alpha", "beta", "importance", "active", "jsd", "beta_jsd")
+    }
+    for name in ("n_weight_steps", "n_architecture_steps", "n_scored_slices"):
+        arrays[name] = np.array([entry[name] for entry in record.curve], dtype=np.int64)
     np.savez_compressed(
         room.folder / TRAJECTORY,
-        alpha=record.alpha,
-        beta=record.beta,
-        importance=record.importance,
-        active=record.active,
-        jsd=record.jsd,
         edges=np.asarray(record.edges),
         operations=np.asarray(record.operations),
+        **arrays,
     )
     return {
         "genotype": genotype,

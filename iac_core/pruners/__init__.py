@@ -2,14 +2,26 @@
 
 from collections.abc import Callable
 
-from iac_core.pruners.js_stability import JsStability
+from iac_core.pruners.fixed_schedule import FixedSchedule
+from iac_core.pruners.genotype_stability import GenotypeStability
+from iac_core.pruners.hessian_stop import HessianStop
+from iac_core.pruners.js_stability import JsStability, JsStabilityFast
+from iac_core.pruners.magnitude import Magnitude
 from iac_core.pruners.no_pruning import NoPruning
+from iac_core.pruners.shapley import Shapley, ShapleyFast
 from iac_core.registry import entry_of
 from iac_core.types import OperationPruner
 
 OPERATION_PRUNERS: dict[str, type[OperationPruner]] = {
     "none": NoPruning,
     "js_stability": JsStability,
+    "js_stability_fast": JsStabilityFast,
+    "shapley": Shapley,
+    "shapley_fast": ShapleyFast,
+    "fixed_schedule": FixedSchedule,
+    "magnitude": Magnitude,
+    "genotype_stability": GenotypeStability,
+    "hessian_stop": HessianStop,
 }
 """Name → class; the class takes an instance of its ``Settings``."""
 

@@ -3,19 +3,26 @@
 Source: the abstract of IAC-LTH (a Jensen–Shannon test of stability on each edge's operation
 importances; low-importance operations go step by step). Window, threshold, patience, rank guard,
 rate and stop rule are not stated in what could be read: they are our choice (rows 18 to 25).
+`JsStabilityFastSettings` goes beyond the paper; nothing of it is on in the faithful defaults.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from iac_core.cells.genotype import discretise, masked_softmax
-from iac_core.config import require, require_at_least, require_positive
-from iac_core.pruners.ranking import jensen_shannon, removable, weakest
+from iac_core.cells.genotype import EDGES_PER_NODE, live_edges, masked_softmax
+from iac_core.config import SearchPace, require, require_at_least, require_positive
+from iac_core.pruners.ranking import (
+    genotype_of,
+    jensen_shannon,
+    removable,
+    weakest,
+    weakest_edges,
+)
 from iac_core.types import Decision, Reason, SearchState
 
 
@@ -29,6 +36,8 @@ class JsStabilitySettings:
         reference_drift: Learning rate of alpha × steps per epoch × W that τ is stated for: 0.75 is
             3e-3 × 50 × 5 (our choice).
         patience_epochs: P; an edge is pruned after so many settled epochs in a row.
+        rank_guard: Whether a settled epoch also needs the same kept operations as the one before
+            (row 21).
         first_check_epoch: First epoch, from 0, after which edges are tested; None is the end of
             the warm-up plus 2 W (row 24).
         weak_share: Operations under this share of the uniform importance go (row 23).
@@ -36,6 +45,11 @@ class JsStabilitySettings:
         min_operations: An edge keeps at least this many.
         stop_operations: The search may end once every edge has at most this many operations …
         stop_patience_epochs: … and the genotype has not changed for this many epochs.
+        prune_edges: Whether a node whose beta has settled (the same test over its incoming edges)
+            loses its weakest edges, until two are left. An edge that is lost keeps `none` alone,
+            so until its node is down to two an edge never loses `none`. Beta is watched, and its
+            divergence recorded, in any case (row 22).
+        pace: How the epochs of the search are run.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -43,12 +57,15 @@ class JsStabilitySettings:
     threshold: float = 2e-3
     reference_drift: float = 0.75
     patience_epochs: int = 3
+    rank_guard: bool = True
     first_check_epoch: int | None = None
     weak_share: float = 0.5
     max_share: float = 0.5
     min_operations: int = 1
     stop_operations: int = 3
     stop_patience_epochs: int = 10
+    prune_edges: bool = False
+    pace: SearchPace = field(default_factory=SearchPace)
 
     def __post_init__(self) -> None:
         require_at_least(
@@ -63,6 +80,29 @@ class JsStabilitySettings:
         require_positive(threshold=self.threshold, reference_drift=self.reference_drift)
         require(0 <= self.weak_share <= 1, "weak_share must be within 0 to 1", self.weak_share)
         require(0 < self.max_share < 1, "max_share must be between 0 and 1", self.max_share)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsStabilityFastSettings(JsStabilitySettings):
+    """The settings that aim at the shortest search: other defaults, the same rules (our choice).
+
+    A short warm-up with a faster alpha, short windows under a wider threshold, everything below
+    the uniform importance may go, edges too, and first epochs on half of the slices.
+    """
+
+    window_epochs: int = 2
+    threshold: float = 2e-2
+    patience_epochs: int = 1
+    rank_guard: bool = False
+    weak_share: float = 1.0
+    stop_operations: int = 2
+    stop_patience_epochs: int = 2
+    prune_edges: bool = True
+    pace: SearchPace = field(
+        default_factory=lambda: SearchPace(
+            alpha_warmup_epochs=2, alpha_rate_factor=2.0, start_share=0.5
+        )
+    )
 
 
 def resolved_threshold(settings: JsStabilitySettings, max_alpha_step_per_epoch: float) -> float:
@@ -103,6 +143,31 @@ def window_divergence(
     return jensen_shannon(before, after), after
 
 
+def beta_divergence(
+    beta_history: Float[ndarray, "epochs levels edges"],
+    live: Bool[ndarray, "levels edges"],
+    targets: Int[ndarray, " edges"],
+    window_epochs: int,
+) -> Float[ndarray, "levels edges"]:
+    """Compare the windows of edge weights, node by node; each edge gets its node's divergence.
+
+    Args:
+        beta_history: Beta after every epoch, at least 2 W of them.
+        live: Edges that carry something; the softmax runs over these.
+        targets: Node that each edge enters.
+        window_epochs: W.
+    """
+    recent = beta_history[-2 * window_epochs :]
+    divergence = np.zeros(live.shape)
+    for node in np.unique(targets):
+        into = targets == node
+        mask = np.broadcast_to(live[:, into], recent[..., into].shape)
+        weights = masked_softmax(recent[..., into], mask)
+        before, after = weights[:window_epochs].mean(axis=0), weights[window_epochs:].mean(axis=0)
+        divergence[:, into] = jensen_shannon(before, after)[:, None]
+    return divergence
+
+
 class JsStability:
     """The operation pruner of IAC-LTH (see the module docstring)."""
 
@@ -115,36 +180,29 @@ class JsStability:
         self._last_genotype = ""
         self._genotype_age = 0
 
+    @property
+    def pace(self) -> SearchPace:
+        """How the epochs of the search are to be run."""
+        return self.settings.pace
+
     def decide(self, state: SearchState) -> Decision:
-        """Prune the edges that have settled; stop when nothing is left to decide."""
+        """Prune what has settled; stop when nothing is left to decide."""
         self._follow_genotype(state)
         if len(state.alpha_history) < 2 * self.settings.window_epochs:
             return Decision(keep=state.active)
         jsd, mean = window_divergence(
             state.alpha_history, state.active, self.settings.window_epochs
         )
-        measures = {"jsd": jsd}
+        targets = np.array([target for _, target in state.edges])
+        live = live_edges(state.active, state.operations)
+        beta_jsd = beta_divergence(state.beta_history, live, targets, self.settings.window_epochs)
+        measures = {"jsd": jsd, "beta_jsd": beta_jsd}
         if state.epoch < self._first_check(state):
             return Decision(keep=state.active, measures=measures)
         keep = state.active.copy()
-        reasons = []
-        threshold = resolved_threshold(self.settings, state.max_alpha_step_per_epoch)
-        for level, edge in np.ndindex(jsd.shape):
-            gone = self._settle(
-                level, edge, float(jsd[level, edge]), mean[level, edge], keep, state
-            )
-            if gone:
-                keep[level, edge, gone] = False
-                reasons.append(
-                    Reason(
-                        rule="js_stability",
-                        value=float(jsd[level, edge]),
-                        threshold=threshold,
-                        level=level,
-                        edge=edge,
-                        operations=tuple(state.operations[index] for index in gone),
-                    )
-                )
+        reasons = self._prune_operations(jsd, mean, keep, state)
+        if self.settings.prune_edges:
+            reasons += self._prune_edges(beta_jsd, targets, keep, state)
         stop = self._stop_reason(keep)
         if stop is not None:
             reasons.append(stop)
@@ -174,38 +232,101 @@ class JsStability:
             return self.settings.first_check_epoch
         return state.first_alpha_epoch + 2 * self.settings.window_epochs
 
-    def _settle(
+    def _threshold(self, state: SearchState) -> float:
+        return resolved_threshold(self.settings, state.max_alpha_step_per_epoch)
+
+    def _prune_operations(
         self,
-        level: int,
-        edge: int,
-        divergence: float,
-        mean: Float[ndarray, " ops"],
+        jsd: Float[ndarray, "levels edges"],
+        mean: Float[ndarray, "levels edges ops"],
         keep: Bool[ndarray, "levels edges ops"],
         state: SearchState,
-    ) -> list[int]:
-        """Count a settled epoch of an edge; return the operations it loses now."""
-        key = f"{level},{edge}"
-        active = state.active[level, edge]
-        gone = removable(
-            weakest(mean, active, self._n_to_remove(mean, active)),
-            keep[level],
-            edge,
-            state.edges,
-            state.operations,
-        )
-        kept = [int(index) for index in np.flatnonzero(active) if index not in gone]
-        same_ranking = self._last_keep.get(key) == kept
+    ) -> list[Reason]:
+        """Take the weak operations of settled edges out of `keep`."""
+        reasons = []
+        for level, edge in np.ndindex(jsd.shape):
+            active = state.active[level, edge]
+            candidates = weakest(
+                mean[level, edge], active, self._n_to_remove(mean[level, edge], active)
+            )
+            if self._protects_none(level, edge, keep, state):
+                candidates = [index for index in candidates if state.operations[index] != "none"]
+            gone = removable(candidates, keep[level], edge, state.edges, state.operations)
+            kept = [int(index) for index in np.flatnonzero(active) if index not in gone]
+            if not self._settles(f"{level},{edge}", float(jsd[level, edge]), gone, kept, state):
+                continue
+            keep[level, edge, gone] = False
+            reasons.append(
+                Reason(
+                    rule="js_stability",
+                    value=float(jsd[level, edge]),
+                    threshold=self._threshold(state),
+                    level=level,
+                    edge=edge,
+                    operations=tuple(state.operations[index] for index in gone),
+                )
+            )
+        return reasons
+
+    def _prune_edges(
+        self,
+        beta_jsd: Float[ndarray, "levels edges"],
+        targets: Int[ndarray, " edges"],
+        keep: Bool[ndarray, "levels edges ops"],
+        state: SearchState,
+    ) -> list[Reason]:
+        """Leave settled nodes fewer edges: the weakest keep `none` alone."""
+        reasons = []
+        none = state.operations.index("none") if "none" in state.operations else -1
+        for level, node in np.ndindex(len(keep), int(targets.max()) + 1):
+            into = np.flatnonzero(targets == node)
+            if not len(into) or none < 0:
+                continue
+            gone = weakest_edges(state.beta[level], keep[level], into, state.operations)
+            gone = gone[: max(1, int(len(gone) * self.settings.max_share))]
+            kept = [int(edge) for edge in into if edge not in gone]
+            divergence = float(beta_jsd[level, into[0]])
+            if not self._settles(f"{level},node{node}", divergence, gone, kept, state):
+                continue
+            for edge in gone:
+                lost = [int(index) for index in np.flatnonzero(keep[level, edge]) if index != none]
+                keep[level, edge, lost] = False
+                reasons.append(
+                    Reason(
+                        rule="edge_stability",
+                        value=divergence,
+                        threshold=self._threshold(state),
+                        level=level,
+                        edge=edge,
+                        operations=tuple(state.operations[index] for index in lost),
+                    )
+                )
+        return reasons
+
+    def _settles(
+        self, key: str, divergence: float, gone: list[int], kept: list[int], state: SearchState
+    ) -> bool:
+        """Count a settled epoch of an edge or node; return whether it is pruned now."""
+        same_ranking = self._last_keep.get(key) == kept or not self.settings.rank_guard
         self._last_keep[key] = kept
-        threshold = resolved_threshold(self.settings, state.max_alpha_step_per_epoch)
-        if not gone or divergence > threshold or not same_ranking:
+        if not gone or divergence > self._threshold(state) or not same_ranking:
             self._settled[key] = 0
-            return []
+            return False
         self._settled[key] = self._settled.get(key, 0) + 1
         if self._settled[key] < self.settings.patience_epochs:
-            return []
+            return False
         self._settled[key] = 0
         self._last_keep.pop(key)
-        return gone
+        return True
+
+    def _protects_none(
+        self, level: int, edge: int, keep: Bool[ndarray, "levels edges ops"], state: SearchState
+    ) -> bool:
+        """Whether an edge may still be lost as a whole, which leaves it `none`."""
+        if not self.settings.prune_edges:
+            return False
+        into = [index for index, (_, end) in enumerate(state.edges) if end == state.edges[edge][1]]
+        return int(live_edges(keep[level, into], state.operations).sum()) > EDGES_PER_NODE
 
     def _n_to_remove(self, mean: Float[ndarray, " ops"], active: Bool[ndarray, " ops"]) -> int:
         """Those under a share of the uniform importance, at least 1, at most a share of all."""
@@ -218,10 +339,7 @@ class JsStability:
 
     def _follow_genotype(self, state: SearchState) -> None:
         """Count for how many epochs the genotype has stayed the same."""
-        n_nodes = state.edges[-1][1] - 1
-        genotype = discretise(
-            np.nan_to_num(state.alpha), state.beta, state.active, state.operations, n_nodes
-        ).to_json()
+        genotype = genotype_of(state)
         self._genotype_age = self._genotype_age + 1 if genotype == self._last_genotype else 0
         self._last_genotype = genotype
 
@@ -244,3 +362,9 @@ class JsStability:
                 threshold=float(self.settings.stop_patience_epochs),
             )
         return None
+
+
+class JsStabilityFast(JsStability):
+    """`JsStability` with the defaults of `JsStabilityFastSettings`."""
+
+    Settings: ClassVar[type] = JsStabilityFastSettings

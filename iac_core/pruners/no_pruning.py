@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from iac_core.config import SearchPace
 from iac_core.types import Decision, SearchState
 
 
@@ -21,6 +22,11 @@ class NoPruning:
 
     def __init__(self, settings: NoPruningSettings) -> None:
         self.settings = settings
+
+    @property
+    def pace(self) -> SearchPace:
+        """The full search's own."""
+        return SearchPace()
 
     def decide(self, state: SearchState) -> Decision:
         """Keep everything."""

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from iac_core.cells.genotype import EDGES_PER_NODE, live_edges
+from iac_core.cells.genotype import EDGES_PER_NODE, discretise, live_edges
+from iac_core.types import SearchState
 
 
 def jensen_shannon(
@@ -69,3 +70,34 @@ def removable(
         else:
             trial[edge, operation] = True
     return removed
+
+
+def weakest_edges(
+    beta: Float[ndarray, " edges"],
+    keep: Bool[ndarray, "edges ops"],
+    into: Int[ndarray, " n"],
+    operations: Sequence[str],
+) -> list[int]:
+    """Return the edges that a node may lose, weakest first: all live ones but the best two.
+
+    Only edges that still have ``none`` can go: that is what they keep.
+
+    Args:
+        beta: Logits of the edges.
+        keep: Operations that stay.
+        into: The edges into the node.
+        operations: Names of the operations.
+    """
+    live = live_edges(keep, operations)
+    none = list(operations).index("none")
+    ranked = sorted((edge for edge in into if live[edge]), key=lambda edge: (beta[edge], edge))
+    n_free = max(0, len(ranked) - EDGES_PER_NODE)
+    return [int(edge) for edge in ranked[:n_free] if keep[edge, none]]
+
+
+def genotype_of(state: SearchState) -> str:
+    """Return the JSON of the genotype that a state's logits stand for."""
+    n_nodes = state.edges[-1][1] - 1
+    return discretise(
+        np.nan_to_num(state.alpha), state.beta, state.active, state.operations, n_nodes
+    ).to_json()

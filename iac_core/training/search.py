@@ -7,6 +7,7 @@ what it prunes leaves the graph, the parameters and the optimisers' state before
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +18,11 @@ from numpy import ndarray
 from torch import Tensor
 
 from iac_core.backbones.interface import Backbone
-from iac_core.cells.genotype import Genotype
+from iac_core.cells.genotype import Genotype, discretise
 from iac_core.cells.implant import Supernet
 from iac_core.cells.search_cell import SearchCell
 from iac_core.checkpoint import load_checkpoint, save_checkpoint
 from iac_core.config import CellSettings, SearchSettings
-from iac_core.data.slices import PreparedData
 from iac_core.errors import ConfigError, StopRequested
 from iac_core.pruners.contract import check_decision
 from iac_core.seeding import numpy_generator
@@ -33,13 +33,13 @@ from iac_core.training.batches import (
     load_labels,
     n_steps_per_epoch,
 )
+from iac_core.training.curvature import dominant_eigenvalue
 from iac_core.training.fit import TrainingRoom, check_finite, cosine
 from iac_core.training.kept_features import KeptFeatures
 from iac_core.training.losses import segmentation_loss
+from iac_core.training.scoring import MaskScorer
 from iac_core.training.validation import validation_dice
-from iac_core.types import OperationPruner, Reason, SearchState
-
-_N_SCORING_SLICES = 256
+from iac_core.types import OperationPruner, Reason, Scoring, SearchState
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,9 +53,12 @@ class SearchRecord:
         importance: Softmax of alpha as the pruner saw it, 0 where gone, shape like alpha.
         active: Operations in the graph during the epoch, bool, shape like alpha.
         jsd: Divergence of each edge in bits, NaN where the pruner computed none, shape like beta.
+        beta_jsd: The same of the edge weights into an edge's node.
         events: What was removed and why, and the stop, in order.
         curve: One entry per epoch: ``epoch``, ``train_loss``, ``architecture_loss``,
-            ``validation_dice``, ``n_operations``, ``seconds``, ``ended_at``.
+            ``validation_dice``, ``n_operations``, ``n_weight_steps``, ``n_architecture_steps``,
+            ``n_scored_slices`` (slices × masks that a pruner had scored), ``seconds``,
+            ``ended_at``.
         edges: ``(source, target)`` of every edge.
         operations: Names along the last axis of alpha.
         n_steps: Weight steps in an epoch.
@@ -68,6 +71,7 @@ class SearchRecord:
     importance: Float[ndarray, "epochs levels edges ops"]
     active: Bool[ndarray, "epochs levels edges ops"]
     jsd: Float[ndarray, "epochs levels edges"]
+    beta_jsd: Float[ndarray, "epochs levels edges"]
     events: list[dict[str, Any]]
     curve: list[dict[str, float]]
     edges: tuple[tuple[int, int], ...]
@@ -122,7 +126,7 @@ def search(
         SearchError: If a loss is not finite, or the pruner breaks its contract.
         StopRequested: If the user asked to stop; the checkpoint is written.
     """
-    run = _Search(backbone, pruner, room, cell, settings, seed)
+    run = Search(backbone, pruner, room, cell, settings, seed)
     run.load()
     while not run.is_over:
         run.run_epoch()
@@ -137,17 +141,19 @@ class _Progress:
     step: int = 0
     seconds: float = 0.0
     stopped: bool = False
+    genotype_epoch: int | None = None
+    n_slices_trained: int = 0
     trajectory: dict[str, list[Any]] = field(
         default_factory=lambda: {
-            name: [] for name in ("alpha", "beta", "importance", "active", "jsd")
+            name: [] for name in ("alpha", "beta", "importance", "active", "jsd", "beta_jsd")
         }
     )
     events: list[dict[str, Any]] = field(default_factory=list)
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
-class _Search:
-    """State of one search; see `search`."""
+class Search:
+    """State of one search; `search` runs it to its end."""
 
     def __init__(
         self,
@@ -169,7 +175,25 @@ class _Search:
         self.n_steps = n_steps_per_epoch(
             len(self.weight_slices), settings.batch_size, settings.steps_per_epoch
         )
-        self.alpha_rate = settings.resolved_alpha_learning_rate(self.n_steps)
+        pace = pruner.pace
+        self.alpha_rate = (
+            settings.resolved_alpha_learning_rate(self.n_steps) * pace.alpha_rate_factor
+        )
+        self.alpha_warmup_epochs = (
+            settings.alpha_warmup_epochs
+            if pace.alpha_warmup_epochs is None
+            else pace.alpha_warmup_epochs
+        )
+        self.scorer = MaskScorer(
+            self.supernet,
+            room.data,
+            room.split.validation,
+            seed=seed,
+            batch_size=settings.batch_size,
+            device=room.device,
+            precision=settings.precision,
+            keep_features=settings.keep_features,
+        )
         self._make_optimisers()
         self.progress = _Progress()
         self.losses = torch.zeros(2, device=room.device)
@@ -184,27 +208,25 @@ class _Search:
         started = time.perf_counter()
         self._keep_features()
         epoch, progress = self.progress.epoch, self.progress
-        trains_alpha = epoch >= self.settings.alpha_warmup_epochs
-        orders = [
-            epoch_order(
-                slices,
-                self.settings.batch_size,
-                self.n_steps,
-                numpy_generator(self.seed, "search", purpose, epoch),
-            )
-            for purpose, slices in (("weights", self.weight_slices), ("alpha", self.alpha_slices))
-        ]
-        for step in range(progress.step, self.n_steps):
+        trains_alpha = epoch >= self.alpha_warmup_epochs
+        n_steps = self.steps_of_epoch()
+        weight_order = self._order("weights", self.weight_slices, n_steps)
+        alpha_order = self._order("alpha", self.alpha_slices, n_steps)
+        for step in range(progress.step, n_steps):
             if self.room.reporter.should_stop():
                 progress.seconds += time.perf_counter() - started
                 self.save()
                 raise StopRequested(f"search stopped in epoch {epoch}")
             if trains_alpha:
-                self._architecture_step(orders[1][step])
-            self._weight_step(orders[0][step])
+                self.architecture_step(alpha_order[step])
+            self.weight_step(
+                weight_order[step], (epoch * n_steps + step) / (self.settings.epochs * n_steps)
+            )
             progress.step += 1
-        weight_loss, alpha_loss = (self.losses / self.n_steps).tolist()
+            progress.n_slices_trained += self.settings.batch_size * (1 + trains_alpha)
+        weight_loss, alpha_loss = (self.losses / n_steps).tolist()
         check_finite(weight_loss + alpha_loss, epoch=epoch)
+        n_scored = self.scorer.n_slices_scored
         progress.curve.append(
             {
                 "epoch": epoch,
@@ -212,11 +234,30 @@ class _Search:
                 "architecture_loss": alpha_loss if trains_alpha else math.nan,
                 "validation_dice": self._validate(),
                 "n_operations": int(self.architecture.active.sum()),
+                "n_weight_steps": n_steps,
+                "n_architecture_steps": n_steps * trains_alpha,
             }
         )
         self._decide()
+        progress.curve[-1]["n_scored_slices"] = self.scorer.n_slices_scored - n_scored
         progress.seconds += time.perf_counter() - started
         self._close_epoch()
+
+    def steps_of_epoch(self) -> int:
+        """Weight steps of the current epoch: the pruner may want fewer while much is open."""
+        active = self.architecture.active
+        n_removable = active.numel() - active[..., 0].numel()
+        gone = 0.0 if n_removable == 0 else float((~active).sum()) / n_removable
+        return max(1, round(self.n_steps * self.pruner.pace.share(min(1.0, gone))))
+
+    def _order(self, purpose: str, slices: ndarray, n_steps: int) -> ndarray:
+        """Slices of each step; shorter epochs draw from a fixed share of them."""
+        if n_steps < self.n_steps:
+            fixed = numpy_generator(self.seed, "search", purpose, "subset").permutation(slices)
+            n_kept = round(len(slices) * n_steps / self.n_steps)
+            slices = np.sort(fixed[: max(n_kept, min(self.settings.batch_size, len(slices)))])
+        generator = numpy_generator(self.seed, "search", purpose, self.progress.epoch)
+        return epoch_order(slices, self.settings.batch_size, n_steps, generator)
 
     def record(self) -> SearchRecord:
         """Return what the search leaves behind."""
@@ -225,7 +266,7 @@ class _Search:
             for name, values in self.progress.trajectory.items()
         }
         return SearchRecord(
-            genotype=self.architecture.genotype(),
+            genotype=self._genotype(arrays),
             **arrays,
             events=self.progress.events,
             curve=self.progress.curve,
@@ -235,13 +276,26 @@ class _Search:
             alpha_learning_rate=self.alpha_rate,
         )
 
+    def _genotype(self, arrays: Mapping[str, ndarray]) -> Genotype:
+        """The last genotype, or that of the epoch the pruner went back to."""
+        epoch = self.progress.genotype_epoch
+        if epoch is None:
+            return self.architecture.genotype()
+        return discretise(
+            np.nan_to_num(arrays["alpha"][epoch]),
+            arrays["beta"][epoch],
+            arrays["active"][epoch],
+            self.architecture.operations,
+            self.architecture.n_nodes,
+        )
+
     def load(self) -> None:
         """Go on from the checkpoint if there is one."""
         if not self.room.checkpoint_path.exists():
             return
         saved = load_checkpoint(self.room.checkpoint_path)
         active = saved["active"].numpy()
-        self._remove_operations(active)
+        self.remove_operations(active)
         self.architecture.load_state_dict(saved["architecture"])
         self.supernet.implant.cells.load_state_dict(saved["cells"])
         self.supernet.implant.gates.load_state_dict(saved["gates"])
@@ -303,7 +357,7 @@ class _Search:
         with autocast(self.room.device, self.settings.precision):
             return self.supernet.implant.encode(images)
 
-    def _architecture_step(self, indices: ndarray) -> None:
+    def architecture_step(self, indices: ndarray) -> None:
         """One Adam step of alpha and beta; no gradient of any weight is formed."""
         for weight in self.weights:
             weight.requires_grad_(False)
@@ -318,14 +372,14 @@ class _Search:
         self.alpha_optimiser.step()
         self.losses[1] += loss.detach()
 
-    def _weight_step(self, indices: ndarray) -> None:
-        """One SGD step of the cell weights with clipped gradients, alpha and beta held."""
-        done = self.progress.epoch * self.n_steps + self.progress.step
-        rate = cosine(
-            self.settings.resolved_weight_learning_rate,
-            0.0,
-            done / (self.settings.epochs * self.n_steps),
-        )
+    def weight_step(self, indices: ndarray, share_done: float) -> None:
+        """One SGD step of the cell weights with clipped gradients, alpha and beta held.
+
+        Args:
+            indices: Slices.
+            share_done: Of the full search; it gives the learning rate.
+        """
+        rate = cosine(self.settings.resolved_weight_learning_rate, 0.0, share_done)
         for group in self.weight_optimiser.param_groups:
             group["lr"] = rate
         loss = self._loss(indices)
@@ -354,22 +408,24 @@ class _Search:
         state = self._state()
         decision = self.pruner.decide(state)
         check_decision(decision, state)
-        jsd = decision.measures.get("jsd", np.full(state.beta.shape, np.nan))
+        unknown = np.full(state.beta.shape, np.nan)
         for name, value in (
             ("alpha", state.alpha),
             ("beta", state.beta),
             ("importance", state.importance),
             ("active", state.active),
-            ("jsd", jsd),
+            ("jsd", decision.measures.get("jsd", unknown)),
+            ("beta_jsd", decision.measures.get("beta_jsd", unknown)),
         ):
             self.progress.trajectory[name].append(value.tolist())
         for reason in decision.reasons:
             self.progress.events.append(_event(reason, state.epoch))
         if (decision.keep != state.active).any():
-            self._remove_operations(decision.keep)
+            self.remove_operations(decision.keep)
         self.progress.stopped = decision.stop
+        self.progress.genotype_epoch = decision.genotype_epoch
 
-    def _remove_operations(self, keep: Bool[ndarray, "levels edges ops"]) -> None:
+    def remove_operations(self, keep: Bool[ndarray, "levels edges ops"]) -> None:
         """Delete operations from every level's cell, from the logits and from both optimisers."""
         for level, cell in enumerate(self.supernet.implant.cells):
             assert isinstance(cell, SearchCell)
@@ -413,43 +469,44 @@ class _Search:
             edges=self.architecture.edges,
             alpha_history=_read_only(np.asarray([*trajectory["alpha"], alpha.tolist()])),
             beta_history=_read_only(np.asarray([*trajectory["beta"], beta.tolist()])),
-            first_alpha_epoch=self.settings.alpha_warmup_epochs,
-            max_alpha_step_per_epoch=self.alpha_rate * self.n_steps,
+            first_alpha_epoch=self.alpha_warmup_epochs,
+            max_alpha_step_per_epoch=self.alpha_rate * self.steps_of_epoch(),
+            seed=self.seed,
+            n_slices_trained=self.progress.n_slices_trained,
             values_of=self._values_of,
+            dominant_eigenvalue=self._dominant_eigenvalue,
         )
 
-    def _values_of(self, masks: Bool[ndarray, "n levels edges ops"]) -> Float[ndarray, " n"]:
-        """Validation Dice of the supernet when only the masked operations contribute.
+    def _values_of(
+        self, masks: Bool[ndarray, "n levels edges ops"], scoring: Scoring
+    ) -> Float[ndarray, " n"]:
+        return self.scorer.values(self.architecture.importance().detach(), masks, scoring)
 
-        The weights of the others are set to 0 and not renormalised; batch norms use the batch, as
-        always in the supernet (row 30). At most 256 slices, the same for every mask.
-        """
-        importance = self.architecture.importance().detach()
-        values = []
-        for mask in masks:
-            masked = importance * torch.from_numpy(mask).to(importance.device)
-            values.append(self._supernet_dice(masked))
-        return np.asarray(values)
+    def _dominant_eigenvalue(self) -> float:
+        """Of the Hessian in alpha, on the first batch of the slices that train alpha."""
+        alpha = self.architecture.alpha
+        kept = alpha.detach().clone()
+        indices = self.alpha_slices[: self.settings.batch_size]
+
+        def gradient_at(point: ndarray) -> ndarray:
+            with torch.no_grad():
+                alpha.copy_(torch.from_numpy(point))
+            (gradient,) = torch.autograd.grad(self._loss(indices), alpha)
+            return gradient.double().cpu().numpy()
+
+        value = dominant_eigenvalue(gradient_at, kept.double().cpu().numpy())
+        with torch.no_grad():
+            alpha.copy_(kept)
+        return value
 
     def _validate(self) -> float:
         every = self.settings.validate_every_epochs
         if every == 0 or (self.progress.epoch + 1) % every:
             return math.nan
-        return self._supernet_dice(None)
-
-    def _supernet_dice(self, importance: Tensor | None) -> float:
-        data: PreparedData = self.room.data
-        patients: list[str] = []
-        n_slices = 0
-        for patient in self.room.split.validation:
-            n_slices += sum(volume.n_slices for volume in data.volumes_of([patient]))
-            if patients and n_slices > _N_SCORING_SLICES:
-                break
-            patients.append(patient)
         return validation_dice(
-            lambda images: self.supernet(images, importance),
-            data,
-            patients,
+            self.supernet,
+            self.room.data,
+            self.room.split.validation,
             batch_size=self.settings.batch_size,
             device=self.room.device,
         )

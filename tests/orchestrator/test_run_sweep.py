@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from iac_core.config import SearchPace
 from iac_core.pruners import OPERATION_PRUNERS
 from iac_core.types import Decision, Reason
 from orchestrator.executors import InlineExecutor
@@ -132,6 +133,7 @@ class WeakestEvery:
     """Removes the weakest operation of every edge that may lose one, every n epochs."""
 
     Settings: ClassVar = WeakestEverySettings
+    pace = SearchPace()
 
     def __init__(self, settings):
         self.settings = settings

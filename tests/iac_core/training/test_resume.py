@@ -215,24 +215,3 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_its_epoch(make_room):
     )
     with pytest.raises(SearchError, match="must be finite, got nan in epoch"):
         train_longer(network, make_room(), settings, seed=0)
-
-
-def test_values_of_masks_rank_the_whole_above_nothing(make_room):
-    seen = {}
-
-    class Asks(JsStability):
-        def decide(self, state):
-            if state.epoch == 7:
-                masks = np.stack([state.active, np.zeros_like(state.active), state.active])
-                seen["values"] = state.values_of(masks)
-            return Decision(keep=state.active)
-
-    network = backbone()
-    settings = PretrainSettings(epochs=8, batch_size=8, steps_per_epoch=10, learning_rate=1e-2)
-    network.load_state_dict(pretrain(network, make_room("trained"), settings, seed=0).state)
-    pruner = Asks(JsStabilitySettings())
-    search(network, pruner, make_room(), cell=CELL, settings=SEARCH, seed=0)
-    whole, nothing, again = seen["values"]
-    assert whole == again
-    assert 0 <= whole <= 1
-    assert whole != nothing
