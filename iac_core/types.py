@@ -126,6 +126,7 @@ class SearchState:
         seed: The job's seed, for whatever a pruner draws.
         n_slices_trained: Slices that weight and architecture steps have passed forward and
             backward so far.
+        n_scoring_slices: Validation slices there are to score masks on.
         values_of: Values of many masks at once, ``(n, levels, edges, ops)`` bool → ``(n,)``: how
             good the supernet is on validation slices when only the masked operations contribute.
             Costs n × slices forward passes.
@@ -147,6 +148,7 @@ class SearchState:
     max_alpha_step_per_epoch: float
     seed: int
     n_slices_trained: int
+    n_scoring_slices: int
     values_of: Callable[[Bool[ndarray, "n levels edges ops"], Scoring], Float[ndarray, " n"]]
     dominant_eigenvalue: Callable[[], float]
 

@@ -91,7 +91,7 @@ class JsStabilityFastSettings(JsStabilitySettings):
     """
 
     window_epochs: int = 2
-    threshold: float = 2e-2
+    threshold: float = 5e-2
     patience_epochs: int = 1
     rank_guard: bool = False
     weak_share: float = 1.0

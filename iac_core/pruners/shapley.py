@@ -26,8 +26,9 @@ from iac_core.pruners.shapley_values import (
 from iac_core.seeding import numpy_generator
 from iac_core.types import Decision, Reason, Scoring, SearchState
 
-FORWARDS_PER_TRAINED_SLICE = 3
-"""Forward passes that one forward and backward pass counts as in the cap on the cost."""
+FORWARDS_PER_TRAINED_SLICE = 2
+"""Forward passes that one forward and backward pass counts as in the cap on the cost: measured on
+a CPU, where the frozen backbone's weights need no gradients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +37,14 @@ class ShapleySettings:
 
     Attributes:
         every_epochs: A round after every so many epochs, from the end of the warm-up (row 31).
+        min_permutations: A round waits for the next epoch until it can afford so many.
         max_permutations: Permutations in a round, at most (row 27).
         antithetic: Each permutation comes with its reverse.
         truncation: A permutation ends below this share of the whole's value (row 28); 0 is never.
         significance: Standard errors of a difference that decide between two operations; a round
             ends once every edge is decided. 0 always samples `max_permutations`.
         max_cost_share: Cap on all scoring so far, as a share of the search so far, both in forward
-            passes of a slice (a training step counts three). A round that cannot afford one
-            sample waits for the next epoch.
+            passes of a slice (a slice trained on counts two).
         n_slices: Validation slices that a coalition is scored on (row 26).
         fresh_draws: Whether each sample has a draw of its own, else one draw serves all.
         measure: Validation Dice, or the negative loss (also defined where Dice is flat).
@@ -53,13 +54,14 @@ class ShapleySettings:
         candidate_share: Only this share of an edge's operations, those of least importance, are
             players; the others count as present. 1 scores all.
         removal: ``weakest`` removes one operation of each edge in a round; ``unneeded`` removes
-            every player whose value is not above 0 by `significance` standard errors, and at
-            least one.
+            the weaker half of an edge's players, and those of the others whose value is not above
+            0 by `significance` standard errors.
         pace: How the epochs of the search are run.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     every_epochs: int = 5
+    min_permutations: int = 2
     max_permutations: int = 10
     antithetic: bool = True
     truncation: float = 0.5
@@ -78,10 +80,15 @@ class ShapleySettings:
         require_at_least(
             1,
             every_epochs=self.every_epochs,
-            max_permutations=self.max_permutations,
+            min_permutations=self.min_permutations,
             n_slices=self.n_slices,
         )
-        require_at_least(2 if self.antithetic else 1, max_permutations=self.max_permutations)
+        require_at_least(2 if self.antithetic else 1, min_permutations=self.min_permutations)
+        require(
+            self.max_permutations >= self.min_permutations,
+            "max_permutations must be at least min_permutations",
+            self.max_permutations,
+        )
         require_at_least(0, significance=self.significance)
         require_positive(max_cost_share=self.max_cost_share, candidate_share=self.candidate_share)
         require(self.n_slices <= 256, "n_slices must be at most 256", self.n_slices)
@@ -102,13 +109,17 @@ class ShapleyFastSettings(ShapleySettings):
     """The settings that aim at the shortest search: other defaults, the same rules.
 
     A short warm-up with a faster alpha, and few cheap samples of the operations that alpha ranks
-    below the middle, all of which go unless their value speaks for them. Our choice throughout.
+    below the middle; most of them go, unless their value speaks for them. Our choice throughout.
     """
 
     every_epochs: int = 2
+    min_permutations: int = 4
     max_permutations: int = 4
+    antithetic: bool = False
     truncation: float = 0.0
-    n_slices: int = 8
+    significance: float = 1.0
+    max_cost_share: float = 0.5
+    n_slices: int = 4
     measure: Literal["dice", "negative_loss"] = "negative_loss"
     momentum: float = 0.0
     candidate_share: float = 0.5
@@ -151,11 +162,13 @@ class Shapley:
             over = Reason(rule="every_edge_decided", value=float(state.active.sum(axis=-1).max()))
             return Decision(keep=state.active, stop=True, reasons=(over,))
         affordable = self._affordable(state)
-        if affordable < evaluations_of_a_sample(len(players), self._sampling()):
+        per_sample = 2 if self.settings.antithetic else 1
+        n_samples = -(-self.settings.min_permutations // per_sample)
+        if affordable < n_samples * evaluations_of_a_sample(len(players), self._sampling()):
             return Decision(keep=state.active)
         self._next_round = state.epoch + self.settings.every_epochs
         estimate = self._estimate(state, players, affordable)
-        self._n_slices_scored += estimate.n_evaluations * self.settings.n_slices
+        self._n_slices_scored += estimate.n_evaluations * self._n_slices(state)
         scores = self._follow(players, estimate)
         return self._prune(state, players, estimate, scores)
 
@@ -191,7 +204,11 @@ class Shapley:
     def _affordable(self, state: SearchState) -> int:
         """Coalitions that the cap still allows."""
         budget = self.settings.max_cost_share * FORWARDS_PER_TRAINED_SLICE * state.n_slices_trained
-        return int((budget - self._n_slices_scored) / self.settings.n_slices)
+        return int((budget - self._n_slices_scored) / self._n_slices(state))
+
+    def _n_slices(self, state: SearchState) -> int:
+        """Slices that a coalition is scored on: what the patients give, at most the setting."""
+        return min(self.settings.n_slices, state.n_scoring_slices)
 
     def _estimate(
         self, state: SearchState, players: list[Player], affordable: int
@@ -302,7 +319,8 @@ class Shapley:
         if self.settings.removal == "weakest":
             return ranked
         needed = estimate.values > self.settings.significance * estimate.standard_error
-        return [row for place, row in enumerate(ranked) if place == 0 or not needed[row]]
+        n_sure = (len(ranked) + 1) // 2
+        return [row for place, row in enumerate(ranked) if place < n_sure or not needed[row]]
 
 
 class ShapleyFast(Shapley):

@@ -473,6 +473,7 @@ class Search:
             max_alpha_step_per_epoch=self.alpha_rate * self.steps_of_epoch(),
             seed=self.seed,
             n_slices_trained=self.progress.n_slices_trained,
+            n_scoring_slices=len(self.scorer.pool),
             values_of=self._values_of,
             dominant_eigenvalue=self._dominant_eigenvalue,
         )

@@ -27,6 +27,7 @@ def state(alpha_history, active, *, step_per_epoch=0.15, first_alpha_epoch=0, n_
         max_alpha_step_per_epoch=step_per_epoch,
         seed=0,
         n_slices_trained=1000 * len(history),
+        n_scoring_slices=10_000,
         values_of=lambda masks, scoring: additive_values(masks),
         dominant_eigenvalue=lambda: 1.0 + 0.02 * len(history) ** 2,
     )
