@@ -59,9 +59,10 @@ def mean_over_seeds(values: pd.Series) -> Mean:
 def varying_settings(jobs: pd.DataFrame) -> list[str]:
     """Return the ``config_*`` columns that a grid varies beside its four named axes.
 
-    Settings of backbones and pruners vary with their axis and do not count.
+    Settings of backbones and pruners vary with their axis and do not count; nor does the split,
+    whose folds are replicates as seeds are.
     """
-    named = ("config_backbone_", "config_pruner_")
+    named = ("config_backbone_", "config_pruner_", "config_split_")
     columns = [name for name in jobs.columns if name.startswith("config_")]
     return [
         name
@@ -73,23 +74,23 @@ def varying_settings(jobs: pd.DataFrame) -> list[str]:
 def speedup(jobs: pd.DataFrame, pruner: str) -> Speedup:
     """Compare a pruner's searches with the full ones of the same row of the report.
 
-    A pair has the same seed, device, threads and versions, and each search had its device to
-    itself.
+    A pair has the same seed, split, device, threads and versions, and each search had its device
+    to itself.
 
     Args:
         jobs: The row's jobs, all pruners.
         pruner: The pruner to compare.
     """
-    full = jobs[jobs["pruner"] == _FULL_SEARCH].set_index("seed")
+    full = {_replicate(row): row for _, row in jobs[jobs["pruner"] == _FULL_SEARCH].iterrows()}
     own = jobs[(jobs["pruner"] == pruner) & jobs["search_s"].notna()]
     if len(own) == 0:
         return Speedup(ratio=float("nan"), n=0, refusal="no search")
     ratios, refusals = [], []
     for _, row in own.iterrows():
-        if row["seed"] not in full.index or pd.isna(full.loc[row["seed"], "search_s"]):
+        other = full.get(_replicate(row))
+        if other is None or pd.isna(other["search_s"]):
             refusals.append(f"no full search with seed {row['seed']}")
             continue
-        other = full.loc[row["seed"]]
         refusal = _refusal(row, other)
         if refusal:
             refusals.append(refusal)
@@ -98,6 +99,12 @@ def speedup(jobs: pd.DataFrame, pruner: str) -> Speedup:
     if not ratios:
         return Speedup(ratio=float("nan"), n=0, refusal=refusals[0])
     return Speedup(ratio=float(pd.Series(ratios).median()), n=len(ratios))
+
+
+def _replicate(row: pd.Series) -> tuple[str, ...]:
+    """What two searches that are compared must share beside dataset and backbone."""
+    names = sorted(name for name in row.index if str(name).startswith("config_split_"))
+    return (str(row["seed"]), *(str(row[name]) for name in names))
 
 
 def _refusal(a: pd.Series, b: pd.Series) -> str:

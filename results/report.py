@@ -20,6 +20,8 @@ from results.aggregate import (
     speedup,
     varying_settings,
 )
+from results.agreement import agreement_table
+from results.comparison import MARGIN, comparison_table
 from results.figures import (
     cell_drawing,
     dice_against_seconds,
@@ -27,6 +29,7 @@ from results.figures import (
     jsd_trajectories,
 )
 
+_REFERENCES = ("none", "no_cell_longer")
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_CELLS = 12
 _PRUNER_ORDER = ("no_cell", "no_cell_longer", "random", "none")
@@ -46,6 +49,9 @@ _LATEX_SPECIAL = {
     "—": "---",
     "–": "--",
     "·": r"$\cdot$",
+    "κ": r"$\kappa$",
+    "τ": r"$\tau$",
+    "−": r"$-$",
 }
 
 
@@ -79,6 +85,16 @@ class Entry:
     epochs: str
     speedup: str
     seeds: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A further table: its title, what it says, headings and lines."""
+
+    title: str
+    text: str
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +152,7 @@ def write_report(
         "header": header,
         "rows": rows,
         "notes": notes.texts,
+        "sections": sections(jobs, tables),
         "figures": figures,
         "counts": _counts(jobs),
         "facts": _facts(jobs, tables),
@@ -182,6 +199,73 @@ def main_table(
         )
         rows.append(Row(names=names, entries=entries))
     return header, tuple(rows)
+
+
+def sections(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Section]:
+    """Return the tables of paired differences and of agreement over seeds."""
+    done = jobs[jobs["status"] == "done"]
+    varying = varying_settings(done)
+    found: list[Section] = []
+    for key, part in done.groupby(varying, dropna=False) if varying else [((), done)]:
+        named = zip(varying, key, strict=True)
+        title = ", ".join(f"{name.removeprefix('config_')} {value}" for name, value in named)
+        compared = pd.concat(
+            [comparison_table(part, tables["patients"], reference) for reference in _REFERENCES]
+        )
+        found.append(_comparison_section(compared, title))
+        found.append(_agreement_section(agreement_table(part, tables["trajectories"]), title))
+    return [section for section in found if section.lines]
+
+
+def _comparison_section(table: pd.DataFrame, title: str) -> Section:
+    lines = tuple(
+        (
+            str(row["dataset"]),
+            str(row["backbone"]),
+            str(row["pruner"]),
+            str(row["reference"]),
+            f"{100 * row['difference']:+.2f}",
+            f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}",
+            "—" if math.isnan(row["p"]) else f"{row['p']:.3f}",
+            str(row["n_patients"]),
+            str(row["verdict"]),
+        )
+        for _, row in table.iterrows()
+    )
+    return Section(
+        title="Differences of patient Dice" + (f" ({title})" if title else ""),
+        text="Dice points, arm minus reference, mean over test patients (each patient's mean over "
+        "volumes, classes and seeds), with the bootstrap 95 % interval over patients and the "
+        "two-sided Wilcoxon p, not corrected for the number of comparisons. Not inferior: the "
+        f"interval lies above −{100 * MARGIN:g} point.",
+        header=(
+            *("dataset", "backbone", "arm", "reference", "difference", "95 % interval"),
+            *("p", "patients", "verdict"),
+        ),
+        lines=lines,
+    )
+
+
+def _agreement_section(table: pd.DataFrame, title: str) -> Section:
+    def shown(value: float) -> str:
+        return "—" if math.isnan(value) else f"{value:.2f}"
+
+    lines = tuple(
+        (
+            *(str(row[name]) for name in ("dataset", "backbone", "pruner", "n")),
+            *(shown(float(row[name])) for name in ("jaccard", "kappa", "kendall_tau")),
+        )
+        for _, row in table.iterrows()
+        if int(row["n"]) > 1
+    )
+    return Section(
+        title="Agreement over seeds" + (f" ({title})" if title else ""),
+        text="Mean pairwise Jaccard index of the chosen (edge, operation) sets, Fleiss' κ of the "
+        "operation on each edge (0 is chance), mean Kendall τ of the final rankings of an edge's "
+        "operations.",
+        header=("dataset", "backbone", "arm", "cells", "Jaccard", "Fleiss κ", "Kendall τ"),
+        lines=lines,
+    )
 
 
 def _entry(part: pd.DataFrame, pruner: str, notes: _Notes) -> Entry:

@@ -162,6 +162,20 @@ def mixed_dag(
     return out
 
 
+def _pixels(x: Tensor) -> ndarray:
+    """An array ``(B, H, W, C)`` of a tensor ``(B, C, H, W)``; a view if it is channels last."""
+    array: ndarray = x.permute(0, 2, 3, 1).contiguous().numpy()
+    return array
+
+
+def _tensor_of(state: ndarray) -> Tensor:
+    """A channels-last tensor ``(B, C, H, W)`` of one state ``(1, B, C, H, W)``."""
+    _, batch, channels, height, width = state.shape
+    pixels = np.empty((batch, height, width, channels), state.dtype)
+    planes.to_pixels(state, pixels)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
 class _Buffers:
     """Memory that forward passes take and backward passes give back."""
 
@@ -239,22 +253,17 @@ class _Forward:
     def run(self, first: Tensor, second: Tensor) -> Tensor:
         """Compute all nodes; return them side by side."""
         _, channels, height, width = first.shape
-        states = torch.from_numpy(self.states)
-        states[0].copy_(first)
-        states[1].copy_(second)
+        planes.to_planes(_pixels(first), self.states[:1])
+        planes.to_planes(_pixels(second), self.states[1:2])
         for source in range(self.plan.n_states - 1):
             if source >= N_INPUTS:
                 self._node(source)
             self._operations(source)
         self._node(self.plan.n_states - 1)
-        out = torch.empty(
-            (self.batch, self.plan.n_nodes * channels, height, width),
-            dtype=first.dtype,
-            memory_format=torch.channels_last,
-        )
-        nodes = out.view(self.batch, self.plan.n_nodes, channels, height, width)
-        nodes.copy_(states[N_INPUTS:].transpose(0, 1))
-        return out
+        shape = (self.batch, height, width, self.plan.n_nodes * channels)
+        out = torch.empty(shape, dtype=first.dtype)
+        planes.to_pixels(self.states[N_INPUTS:], out.numpy())
+        return out.permute(0, 3, 1, 2)
 
     def _operations(self, source: int) -> None:
         """Results of all operations that leave a state."""
@@ -402,11 +411,8 @@ class _Backward:
     def run(self, of_out: Tensor) -> None:
         """Fill all gradients from that of the output."""
         plan = self.forward.plan
-        of_states = torch.from_numpy(self.of_states)
-        of_states[:N_INPUTS].zero_()
-        channels = self.of_states.shape[2]
-        nodes = of_out.view(len(of_out), plan.n_nodes, channels, *of_out.shape[2:])
-        of_states[N_INPUTS:].copy_(nodes.transpose(0, 1))
+        self.of_states[:N_INPUTS] = 0
+        planes.to_planes(_pixels(of_out), self.of_states[N_INPUTS:])
         for state in reversed(range(plan.n_states)):
             self._operations(state)
             if state >= N_INPUTS:
@@ -534,7 +540,9 @@ class _MixedDag(torch.autograd.Function):
         backward = _Backward(forward, with_weights=ctx.needs_input_grad[4])
         backward.run(of_out)
         dtype = of_out.dtype
-        of_inputs = torch.from_numpy(backward.of_states[:N_INPUTS].copy())
+        of_inputs = [
+            _tensor_of(backward.of_states[state : state + 1]) for state in range(N_INPUTS)
+        ]
         of_coefficients = torch.from_numpy(backward.of_coefficients).to(dtype)
         of_edge_weights = torch.from_numpy(backward.of_edge_weights).to(dtype)
         of_weights = None if backward.of_weights is None else torch.from_numpy(backward.of_weights)

@@ -95,6 +95,34 @@ def compiled(function: _Function) -> _Function:
 
 
 @compiled
+def to_planes(pixels: ndarray, states: ndarray) -> None:
+    """Deal the channels of ``(B, H, W, n · C)`` out to states ``(n, B, C, H, W)``, written."""
+    n_states, n_slices, channels, height, width = states.shape
+    for b in range(n_slices):
+        for y in range(height):
+            source = pixels[b, y]
+            for n in range(n_states):
+                for c in range(channels):
+                    row = states[n, b, c, y]
+                    for i in range(width):
+                        row[i] = source[i, n * channels + c]
+
+
+@compiled
+def to_pixels(states: ndarray, pixels: ndarray) -> None:
+    """Join states ``(n, B, C, H, W)`` to ``(B, H, W, n · C)``, written."""
+    n_states, n_slices, channels, height, width = states.shape
+    for b in range(n_slices):
+        for y in range(height):
+            target = pixels[b, y]
+            for n in range(n_states):
+                for c in range(channels):
+                    row = states[n, b, c, y]
+                    for i in range(width):
+                        target[i, n * channels + c] = row[i]
+
+
+@compiled
 def _fill(plane: ndarray, pad: int, out: ndarray) -> None:
     """Copy a plane into the middle of a zero-padded flat buffer."""
     height, width = plane.shape

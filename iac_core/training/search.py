@@ -206,7 +206,7 @@ class Search:
     def run_epoch(self) -> None:
         """Run the remaining steps of an epoch, then let the pruner decide."""
         started = time.perf_counter()
-        self._keep_features()
+        self.keep_features()
         epoch, progress = self.progress.epoch, self.progress
         trains_alpha = epoch >= self.alpha_warmup_epochs
         n_steps = self.steps_of_epoch()
@@ -242,6 +242,11 @@ class Search:
         progress.curve[-1]["n_scored_slices"] = self.scorer.n_slices_scored - n_scored
         progress.seconds += time.perf_counter() - started
         self._close_epoch()
+
+    @property
+    def kept_bytes(self) -> int:
+        """Size of the kept encoder features."""
+        return 0 if self.features is None else self.features.n_bytes
 
     def steps_of_epoch(self) -> int:
         """Weight steps of the current epoch: the pruner may want fewer while much is open."""
@@ -341,7 +346,7 @@ class Search:
             weight_decay=settings.alpha_weight_decay,
         )
 
-    def _keep_features(self) -> None:
+    def keep_features(self) -> None:
         """Encode the training slices once, if the settings say so."""
         if not self.settings.keep_features or self.features is not None:
             return

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from results.aggregate import mean_over_seeds, speedup, varying_settings
 from results.errors import SchemaError
-from results.schema import TABLES, conform, empty, wall_clock_columns
+from results.schema import SCHEMA_VERSION, TABLES, conform, empty, wall_clock_columns
 from results.store import read_table, write_table
 
 VALUES = {
@@ -44,7 +44,7 @@ def test_parquet_says_units_meanings_and_version(tmp_path):
     write_table(path, "patients", empty("patients"))
     schema = pq.read_schema(path)
     assert schema.field("hd95_mm").metadata[b"unit"] == b"mm"
-    assert schema.metadata[b"iac.schema_version"] == b"1"
+    assert schema.metadata[b"iac.schema_version"] == str(SCHEMA_VERSION).encode()
 
 
 def test_an_unknown_column_and_a_wrong_type_are_named():
@@ -66,10 +66,10 @@ def test_a_newer_schema_and_another_table_are_refused(tmp_path, monkeypatch):
     write_table(path, "events", empty("events"))
     with pytest.raises(SchemaError, match="the table must be 'jobs', got 'events'"):
         read_table(path, "jobs")
-    monkeypatch.setattr("results.store.SCHEMA_VERSION", 2)
+    monkeypatch.setattr("results.store.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     write_table(path, "events", empty("events"))
     monkeypatch.undo()
-    with pytest.raises(SchemaError, match="schema version must be 1 to 1, got 2"):
+    with pytest.raises(SchemaError, match="schema version must be 1 to 2, got 3"):
         read_table(path, "events")
 
 

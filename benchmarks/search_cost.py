@@ -1,0 +1,183 @@
+"""Speed-ups of recorded searches, re-timed on this machine.
+
+    python -m benchmarks.search_cost RECORD [--quick] [--data FOLDER]
+
+RECORD is a folder with ``trajectories.parquet`` as a sweep leaves it (``runs/NAME/tables`` or
+``benchmarks/records/NAME``). A record says for every epoch of a search which operations were in
+the graph, how many steps were made and how many slices were scored; none of that depends on the
+machine it was made on, while seconds do. Here each distinct state of a supernet is stepped in
+turns with the full supernet, and so is scoring; an epoch's cost is its steps and scored slices
+times these, in steps of the full supernet. The speed-up is the full search's cost over the
+search's.
+
+Encoding the slices once is counted in neither, nor is a pruner's own arithmetic (milliseconds).
+Run it on an idle machine.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.interleaved import measure, print_result
+from benchmarks.searches import arguments, double_step, make_search, prepared
+from iac_core.config import OPERATION_NAMES
+from iac_core.data.slices import PreparedData
+from iac_core.training.search import Search
+from iac_core.types import Scoring
+from results.store import read_table
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What an epoch of a search consists of.
+
+    Attributes:
+        active: Operations in the graph, ``(levels, edges, ops)``, as bytes.
+        n_weight_steps: Weight steps.
+        n_architecture_steps: Steps of alpha.
+        n_scored_slices: Slices × masks scored.
+    """
+
+    active: bytes
+    n_weight_steps: int
+    n_architecture_steps: int
+    n_scored_slices: int
+
+
+def recorded_epochs(trajectory: pd.DataFrame) -> list[Epoch]:
+    """Return the epochs of one search, in order."""
+    ordered = trajectory.assign(
+        column=trajectory["operation"].map({name: i for i, name in enumerate(OPERATION_NAMES)})
+    ).sort_values(["epoch", "level", "edge", "column"])
+    return [
+        Epoch(
+            active=part["active"].to_numpy(dtype=bool).tobytes(),
+            n_weight_steps=int(part["n_weight_steps"].iloc[0]),
+            n_architecture_steps=int(part["n_architecture_steps"].iloc[0]),
+            n_scored_slices=int(part["n_scored_slices"].iloc[0]),
+        )
+        for _, part in ordered.groupby("epoch", sort=True)
+    ]
+
+
+class Clock:
+    """Cost of steps in steps of the full supernet, each state timed once."""
+
+    def __init__(
+        self, data: PreparedData, backbone: str, device: torch.device, n_pairs: int
+    ) -> None:
+        self.data, self.backbone, self.device, self.n_pairs = data, backbone, device, n_pairs
+        self.full = make_search(data, backbone, device)
+        self._known: dict[tuple[bytes, bool], float] = {}
+
+    def step(self, active: bytes, *, with_alpha: bool) -> float:
+        """Return the cost of a weight step, with the step of alpha before it or without."""
+        key = (active, with_alpha)
+        if key not in self._known:
+            pruned = self._pruned(active)
+            timing = measure(
+                lambda: double_step(self.full),
+                lambda: double_step(pruned, with_alpha=with_alpha),
+                n=self.n_pairs,
+                device=self.device,
+            )
+            self._known[key] = 1 / timing.ratio
+        return self._known[key]
+
+    def scored_slice(self, active: bytes) -> float:
+        """Return the cost of one slice of one coalition, half of the operations present."""
+        pruned = self._pruned(active)
+        n_masks, n_slices = 32, 8
+        masks = np.random.default_rng(0).random((n_masks, *self._shape(active))) < 0.5
+        masks &= np.frombuffer(active, dtype=bool).reshape(self._shape(active))
+        importance = pruned.architecture.importance().detach()
+        scoring = Scoring(n_slices=n_slices, measure="negative_loss")
+        timing = measure(
+            lambda: double_step(self.full),
+            lambda: pruned.scorer.values(importance, masks, scoring),
+            n=self.n_pairs,
+            device=self.device,
+        )
+        return 1 / timing.ratio / (n_masks * n_slices)
+
+    def _pruned(self, active: bytes) -> Search:
+        search = make_search(self.data, self.backbone, self.device)
+        keep = np.frombuffer(active, dtype=bool).reshape(self._shape(active))
+        if not keep.all():
+            search.remove_operations(keep)
+        return search
+
+    def _shape(self, active: bytes) -> tuple[int, ...]:
+        return (-1, self.full.architecture.active.shape[1], len(OPERATION_NAMES))
+
+
+def cost(epochs: list[Epoch], clock: Clock) -> float:
+    """Return the cost of a search in steps of the full supernet."""
+    total = 0.0
+    for epoch in epochs:
+        with_alpha = epoch.n_architecture_steps > 0
+        total += epoch.n_weight_steps * clock.step(epoch.active, with_alpha=with_alpha)
+        if epoch.n_scored_slices:
+            total += epoch.n_scored_slices * clock.scored_slice(epoch.active)
+    return total
+
+
+def main() -> None:
+    """Print a row per search, then the speed-ups by pruner as JSON."""
+    parser = arguments(__doc__)
+    parser.add_argument("record", type=Path)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    torch.set_num_threads(1)
+    table = read_table(options.record / "trajectories.parquet", "trajectories")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = prepared(options.data, options.size, Path(folder))
+        for backbone, of_backbone in table.groupby("backbone", sort=True):
+            clock = Clock(data, str(backbone), device, 3 if options.quick else 7)
+            full = {
+                seed: cost(recorded_epochs(part), clock)
+                for seed, part in of_backbone[of_backbone["pruner"] == "none"].groupby("seed")
+            }
+            for (pruner, seed), part in of_backbone.groupby(["pruner", "seed"], sort=True):
+                if seed not in full or pruner == "none":
+                    continue
+                if options.quick and seed != min(full):
+                    continue
+                epochs = recorded_epochs(part)
+                own = cost(epochs, clock)
+                rows.append(
+                    {
+                        "backbone": backbone,
+                        "pruner": pruner,
+                        "seed": int(seed),
+                        "epochs": len(epochs),
+                        "speedup": full[seed] / own,
+                    }
+                )
+                print(rows[-1], flush=True)
+    found = pd.DataFrame(rows)
+    summary = {
+        f"{backbone} {pruner}": {
+            "median": round(float(part["speedup"].median()), 2),
+            "smallest": round(float(part["speedup"].min()), 2),
+            "searches": len(part),
+        }
+        for (backbone, pruner), part in found.groupby(["backbone", "pruner"])
+    }
+    print_result(
+        "search_cost",
+        median(found["speedup"]),
+        n=3 if options.quick else 7,
+        device=device,
+        speedups=summary,
+    )
+
+
+if __name__ == "__main__":
+    main()

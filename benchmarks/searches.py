@@ -1,0 +1,101 @@
+"""What the benchmarks of whole searches share: a search that is ready to step."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from iac_core.backbones import BACKBONES, build_backbone
+from iac_core.config import CellSettings, PrepareSettings, SearchSettings, SplitSettings
+from iac_core.data.acdc import Acdc
+from iac_core.data.phantom import PhantomSettings, write_phantom
+from iac_core.data.prepare import prepare
+from iac_core.data.slices import PreparedData
+from iac_core.data.splits import make_split
+from iac_core.pruners.no_pruning import NoPruning, NoPruningSettings
+from iac_core.training.fit import TrainingRoom
+from iac_core.training.search import Search
+from iac_core.types import SilentReporter
+
+WIDTHS = (16, 32, 64, 128)
+"""Of the U-Net of the claims sweep."""
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with what all of them take."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="a minute at most")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--backbone", default="unet", choices=sorted(BACKBONES))
+    parser.add_argument("--size", type=int, default=48, help="rows and columns of a slice")
+    parser.add_argument(
+        "--data", type=Path, help="folder in the ACDC layout; without it a generated one"
+    )
+    return parser
+
+
+def prepared(folder: Path | None, size: int, into: Path) -> PreparedData:
+    """Prepare a data folder, or a generated one, at 3 mm."""
+    if folder is None:
+        folder = into / "phantom"
+        write_phantom(folder, PhantomSettings(n_patients=12))
+    settings = PrepareSettings(size=size, spacing_mm=3.0 * 48 / size)
+    (into / "prepared").mkdir()
+    prepare(Acdc(folder), settings, into / "prepared", SilentReporter())
+    return PreparedData.open(into / "prepared")
+
+
+def make_search(
+    data: PreparedData,
+    backbone: str,
+    device: torch.device,
+    *,
+    batch_size: int = 16,
+    keep_features: bool = True,
+    n_steps: int | None = 4,
+) -> Search:
+    """Return a full search over an untrained backbone: the cost is that of a trained one.
+
+    U-Nets have the widths of the claims sweep, other backbones a decoder as narrow.
+    """
+    settings = BACKBONES[backbone].Settings()
+    if backbone == "unet":
+        settings = BACKBONES[backbone].Settings(widths=WIDTHS)
+    elif hasattr(settings, "decoder_channels"):
+        settings = BACKBONES[backbone].Settings(decoder_channels=(128, 64, 32, 16, 16))
+    network = build_backbone(
+        settings, n_channels=data.n_channels, n_classes=data.n_classes, seed=0
+    )
+    assert isinstance(network, torch.nn.Module)
+    network.to(device, memory_format=torch.channels_last)
+    room = TrainingRoom(
+        data=data,
+        split=make_split(data.patients, SplitSettings()),
+        device=device,
+        checkpoint_path=Path(tempfile.mkdtemp()) / "none.pt",
+        reporter=SilentReporter(),
+    )
+    return Search(
+        network,
+        NoPruning(NoPruningSettings()),
+        room,
+        CellSettings(),
+        SearchSettings(
+            batch_size=batch_size,
+            steps_per_epoch=n_steps,
+            alpha_warmup_epochs=0,
+            keep_features=keep_features,
+        ),
+        0,
+    )
+
+
+def double_step(search: Search, *, with_alpha: bool = True) -> None:
+    """Run one architecture step and one weight step on fixed slices."""
+    search.keep_features()
+    batch = search.settings.batch_size
+    if with_alpha:
+        search.architecture_step(np.resize(search.alpha_slices, batch))
+    search.weight_step(np.resize(search.weight_slices, batch), 0.0)
