@@ -23,7 +23,7 @@ from orchestrator.live_view import (
     progress_cells,
     stage_label,
 )
-from orchestrator.plan import Plan
+from orchestrator.plan import KnownRecords, Plan, kept_feature_sizes
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
 from orchestrator.session import Session, driver_lock, open_sweep
 from orchestrator.spec import SweepError
@@ -32,6 +32,7 @@ from results.errors import ResultsError
 EXIT_BAD_INPUT = 2
 EXIT_FAILED_JOBS = 1
 EXIT_STOPPED = 130
+_MOST_DROPPED = 10
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -75,8 +76,20 @@ def plan(
     n_done = sum(state.is_done for state in found.states)
     out.print(f"{session.spec.name}: {len(found.states)} jobs, {n_done} done")
     out.print(plan_table(found))
-    for cell in session.expansion.dropped:
+    dropped = session.expansion.dropped
+    for cell in dropped if jobs else dropped[:_MOST_DROPPED]:
         out.print(Text(f"left out: {json.dumps(cell)}"), soft_wrap=True)
+    if len(dropped) > _MOST_DROPPED and not jobs:
+        out.print(f"… {len(dropped)} cells are left out in all; --jobs lists them.")
+    for size in kept_feature_sizes(found, KnownRecords(session.store)):
+        total = ""
+        if size.n_slices is not None:
+            total = f", at most {size.mib_per_slice * size.n_slices:,.0f} MiB"
+        out.print(
+            f"A search on {size.dataset} · {size.backbone} keeps {size.mib_per_slice:.2f} MiB of "
+            f"encoder features per slice{total} in a temporary file.",
+            soft_wrap=True,
+        )
     if found.is_provisional:
         missing = [name for name, source in found.sources.items() if not source.fingerprint]
         out.print(

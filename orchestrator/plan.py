@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from iac_core.backbones import build_backbone
+from iac_core.training.kept_features import feature_bytes
 from workers.job import Job
 from workers.stage_store import StageRecord, StageStore
 from workers.tasks import STAGE_VERSIONS, DataSource, StageTask, chain, stage_tasks
@@ -121,6 +123,44 @@ class Plan:
                 }
             )
         return rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptFeatureSize:
+    """What the searches of a backbone keep in a temporary file while they run.
+
+    Attributes:
+        dataset: Dataset.
+        backbone: Backbone.
+        mib_per_slice: MiB for a slice.
+        n_slices: Slices that training may use, an upper bound; None until they are prepared.
+    """
+
+    dataset: str
+    backbone: str
+    mib_per_slice: float
+    n_slices: int | None
+
+
+def kept_feature_sizes(plan: Plan, records: KnownRecords) -> tuple[KeptFeatureSize, ...]:
+    """Return a row per dataset and backbone that a search with kept features is to run on."""
+    found: dict[tuple[str, str], KeptFeatureSize] = {}
+    for state in plan.states:
+        job = state.job
+        key = (job.dataset, job.backbone)
+        searches = "search" in chain(job.control) and not state.is_done
+        if key in found or not searches or not job.settings.search.keep_features:
+            continue
+        prepared = records.get(state.tasks[0])
+        # Sizes of features depend neither on image channels nor on classes.
+        backbone = build_backbone(job.settings.backbone, n_channels=1, n_classes=2, seed=0)
+        found[key] = KeptFeatureSize(
+            dataset=job.dataset,
+            backbone=job.backbone,
+            mib_per_slice=feature_bytes(backbone, job.settings.prepare.size) / 2**20,
+            n_slices=None if prepared is None else prepared.outcome["n_training_slices"],
+        )
+    return tuple(found.values())
 
 
 def make_plan(jobs: Iterable[Job], sources: Mapping[str, DataSource], store: StageStore) -> Plan:

@@ -15,6 +15,7 @@ from jaxtyping import Integer
 from numpy import ndarray
 from torch import Tensor
 
+from iac_core.backbones.interface import Backbone
 from iac_core.data.slices import PreparedData
 from iac_core.errors import DataError, Problem
 from iac_core.training.batches import batches
@@ -76,6 +77,20 @@ class KeptFeatures:
         if self.device.type == "cuda":
             feature = feature.pin_memory().to(self.device, non_blocking=True)
         return feature.permute(0, 3, 1, 2)
+
+
+def feature_bytes(backbone: Backbone, size: int) -> int:
+    """Return the bytes that the kept features of one slice take; nothing is computed.
+
+    Args:
+        backbone: The network for images of one channel; moved to the meta device.
+        size: Rows and columns of a slice.
+    """
+    assert isinstance(backbone, torch.nn.Module)
+    backbone.to("meta").eval()
+    with torch.no_grad():
+        features = backbone.encode(torch.empty(1, 1, size, size, device="meta"))
+    return sum(4 * feature.numel() for feature in features)
 
 
 def _mapped(n_slices: int, feature: Tensor) -> ndarray:
