@@ -7,22 +7,36 @@ from iac_core.config import OPERATION_NAMES
 from iac_core.types import SearchState
 
 
-def state(alpha_history, active, *, step_per_epoch=0.15, first_alpha_epoch=0, n_epochs=200):
-    """The state after the last epoch of a history ``(epochs, levels, edges, ops)``."""
+def state(
+    alpha_history,
+    active,
+    *,
+    step_per_epoch=0.15,
+    first_alpha_epoch=0,
+    n_epochs=200,
+    beta_history=None,
+):
+    """The state after the last epoch of a history ``(epochs, levels, edges, ops)``.
+
+    Beta is 0 throughout unless its history, of at least as many epochs, is given.
+    """
     history = np.asarray(alpha_history, dtype=float)
     n_nodes = {2: 1, 5: 2, 9: 3, 14: 4}[history.shape[2]]
     alpha = np.where(active, history[-1], np.nan)
+    betas = np.zeros(history.shape[:3])
+    if beta_history is not None:
+        betas = np.asarray(beta_history, dtype=float)[: len(history)]
     return SearchState(
         epoch=len(history) - 1,
         n_epochs=n_epochs,
         alpha=alpha,
-        beta=np.zeros(history.shape[1:3]),
+        beta=betas[-1],
         importance=masked_softmax(history[-1], active),
         active=active,
         operations=OPERATION_NAMES,
         edges=cell_edges(n_nodes),
         alpha_history=history,
-        beta_history=np.zeros(history.shape[:3]),
+        beta_history=betas,
         first_alpha_epoch=first_alpha_epoch,
         max_alpha_step_per_epoch=step_per_epoch,
         seed=0,

@@ -121,6 +121,84 @@ def test_the_search_stops_when_few_operations_are_left_and_the_genotype_stands()
     assert decisions[-1].reasons[-1].rule in ("every_edge_decided", "genotype_unchanged")
 
 
+def test_without_the_rank_guard_a_small_divergence_is_enough():
+    steady = np.zeros((1, 5, 8)) + np.arange(8) * 1e-3
+    swapped = steady[..., ::-1].copy()
+    flicker = [steady if (epoch // 2) % 2 else swapped for epoch in range(30)]
+    settings = JsStabilitySettings(window_epochs=2, patience_epochs=3, rank_guard=False)
+    _, active = drive(JsStability(settings), flicker)
+    assert not active.all()
+
+
+STILL = [np.zeros((1, 5, 8)) + np.arange(8) * 0.2 for _ in range(40)]
+EDGES = JsStabilitySettings(window_epochs=2, patience_epochs=2, prune_edges=True)
+
+
+def rising_betas(still_from):
+    """Edge 2 (from input 0 into the last node) falls behind, then all stand still."""
+    return [np.array([[0.0, 0.0, -0.4 * min(epoch, still_from), 0.0, 0.0]]) for epoch in range(60)]
+
+
+def test_betas_divergence_is_watched_node_by_node():
+    from iac_core.pruners.js_stability import beta_divergence
+
+    history = np.array(rising_betas(10))[:6]
+    live = np.ones((1, 5), dtype=bool)
+    targets = np.array([2, 2, 3, 3, 3])
+    found = beta_divergence(history, live, targets, 3)
+    assert (found[0, :2] == 0).all()
+    assert len(set(found[0, 2:])) == 1
+    weights = np.exp(history[:, 0, 2:])
+    weights /= weights.sum(axis=1, keepdims=True)
+    p, q = weights[:3].mean(axis=0), weights[3:].mean(axis=0)
+    assert found[0, 2] == pytest.approx(jensenshannon(p, q, base=2) ** 2)
+    decisions, _ = drive(JsStability(JsStabilitySettings(window_epochs=3)), STILL[:6])
+    assert decisions[-1].measures["beta_jsd"].shape == (1, 5)
+
+
+def test_a_settled_node_loses_its_weakest_edge_which_keeps_none_alone():
+    betas = rising_betas(0)
+    betas = [beta + np.array([[0.0, 0.0, -1.0, 0.0, 0.5]]) for beta in betas]
+    decisions, active = drive(JsStability(EDGES), STILL, beta_history=betas)
+    reasons = [r for d in decisions for r in d.reasons if r.rule == "edge_stability"]
+    assert [reason.edge for reason in reasons] == [2]
+    assert reasons[0].value <= reasons[0].threshold
+    assert "none" not in reasons[0].operations
+    assert active[0, 2].tolist() == [True] + [False] * 7
+    assert active[0, [0, 1, 3, 4], 1:].any(axis=-1).all()
+
+
+def test_a_moving_beta_keeps_its_edges():
+    swinging = [np.array([[0.0, 0.0, (-1.0) ** (epoch // 2), 0.0, 0.0]]) for epoch in range(40)]
+    decisions, active = drive(JsStability(EDGES), STILL, beta_history=swinging)
+    assert not [r for d in decisions for r in d.reasons if r.rule == "edge_stability"]
+    assert active[0, 2, 1:].any()
+
+
+def test_faithful_settings_never_prune_an_edge():
+    settings = JsStabilitySettings(window_epochs=2, patience_epochs=1)
+    decisions, _ = drive(JsStability(settings), STILL)
+    assert {r.rule for d in decisions for r in d.reasons} <= {
+        "js_stability",
+        "every_edge_decided",
+        "genotype_unchanged",
+    }
+
+
+def test_fast_settings_are_the_same_rules_with_other_defaults():
+    from iac_core.config import SearchPace
+    from iac_core.pruners.js_stability import JsStabilityFast, JsStabilityFastSettings
+
+    fast = JsStabilityFastSettings()
+    assert isinstance(fast, JsStabilitySettings)
+    assert fast.prune_edges
+    assert fast.pace != SearchPace() == JsStabilitySettings().pace
+    decisions, _ = drive(JsStabilityFast(fast), STILL)
+    slow, _ = drive(JsStability(JsStabilitySettings()), STILL)
+    assert decisions[-1].stop
+    assert 2 * len(decisions) < len(slow)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("window_epochs", 0), ("threshold", 0.0), ("max_share", 1.0), ("weak_share", -0.1)],
