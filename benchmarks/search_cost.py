@@ -31,6 +31,9 @@ from iac_core.training.search import Search
 from iac_core.types import Scoring
 from results.store import read_table
 
+N_PAIRS = 3
+"""Pairs of steps for each distinct state; a search has some dozens of states."""
+
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
@@ -51,6 +54,7 @@ class Epoch:
 
 def recorded_epochs(trajectory: pd.DataFrame) -> list[Epoch]:
     """Return the epochs of one search, in order."""
+    trajectory = trajectory[trajectory["search_key"] == trajectory["search_key"].iloc[0]]
     ordered = trajectory.assign(
         column=trajectory["operation"].map({name: i for i, name in enumerate(OPERATION_NAMES)})
     ).sort_values(["epoch", "level", "edge", "column"])
@@ -139,7 +143,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = prepared(options.data, options.size, Path(folder))
         for backbone, of_backbone in table.groupby("backbone", sort=True):
-            clock = Clock(data, str(backbone), device, 3 if options.quick else 7)
+            clock = Clock(data, str(backbone), device, N_PAIRS)
             full = {
                 seed: cost(recorded_epochs(part), clock)
                 for seed, part in of_backbone[of_backbone["pruner"] == "none"].groupby("seed")
@@ -173,7 +177,7 @@ def main() -> None:
     print_result(
         "search_cost",
         median(found["speedup"]),
-        n=3 if options.quick else 7,
+        n=N_PAIRS,
         device=device,
         speedups=summary,
     )
