@@ -70,13 +70,18 @@ def recorded_epochs(trajectory: pd.DataFrame) -> list[Epoch]:
 
 
 class Clock:
-    """Cost of steps in steps of the full supernet, each state timed once."""
+    """Cost of steps in steps of the full supernet, each state timed once.
+
+    Attributes:
+        scored_share: Cost of a scored slice over that of a slice that the full supernet trains on.
+    """
 
     def __init__(
         self, data: PreparedData, backbone: str, device: torch.device, n_pairs: int
     ) -> None:
         self.data, self.backbone, self.device, self.n_pairs = data, backbone, device, n_pairs
         self.full = make_search(data, backbone, device)
+        self.scored_share: list[float] = []
         self._known: dict[tuple[bytes, bool], float] = {}
 
     def step(self, active: bytes, *, with_alpha: bool) -> float:
@@ -107,7 +112,9 @@ class Clock:
             n=self.n_pairs,
             device=self.device,
         )
-        return 1 / timing.ratio / (n_masks * n_slices)
+        share = 1 / timing.ratio / (n_masks * n_slices)
+        self.scored_share.append(share * 2 * self.full.settings.batch_size)
+        return share
 
     def _pruned(self, active: bytes) -> Search:
         search = make_search(self.data, self.backbone, self.device)
@@ -139,7 +146,7 @@ def main() -> None:
     device = torch.device(options.device)
     torch.set_num_threads(1)
     table = read_table(options.record / "trajectories.parquet", "trajectories")
-    rows = []
+    rows, scored = [], []
     with tempfile.TemporaryDirectory() as folder:
         data = prepared(options.data, options.size, Path(folder))
         for backbone, of_backbone in table.groupby("backbone", sort=True):
@@ -165,6 +172,7 @@ def main() -> None:
                     }
                 )
                 print(rows[-1], flush=True)
+            scored += clock.scored_share
     found = pd.DataFrame(rows)
     summary = {
         f"{backbone} {pruner}": {
@@ -180,6 +188,7 @@ def main() -> None:
         n=N_PAIRS,
         device=device,
         speedups=summary,
+        scored_slice=round(median(scored), 3) if scored else None,
     )
 
 
