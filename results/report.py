@@ -226,7 +226,7 @@ def _comparison_section(table: pd.DataFrame, title: str) -> Section:
             str(row["reference"]),
             f"{100 * row['difference']:+.2f}",
             f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}",
-            "—" if math.isnan(row["p"]) else f"{row['p']:.3f}",
+            _p_value(float(row["p"])),
             str(row["n_patients"]),
             str(row["verdict"]),
         )
@@ -244,6 +244,12 @@ def _comparison_section(table: pd.DataFrame, title: str) -> Section:
         ),
         lines=lines,
     )
+
+
+def _p_value(p: float) -> str:
+    if math.isnan(p):
+        return "—"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _agreement_section(table: pd.DataFrame, title: str) -> Section:

@@ -9,6 +9,7 @@ from iac_core.config import (
     PrepareSettings,
     PretrainSettings,
     RetrainSettings,
+    SearchPace,
     SearchSettings,
     SplitSettings,
 )
@@ -71,7 +72,8 @@ ANOTHER = {
     "subsets": ("test",), "surface_tolerance_mm": 1.0, "widths": (8, 16), "seed": 3,
     "window_epochs": 4, "threshold": 1e-3, "reference_drift": 0.5, "patience_epochs": 4,
     "first_check_epoch": 9, "weak_share": 0.4, "max_share": 0.4, "min_operations": 2,
-    "stop_operations": 2, "stop_patience_epochs": 9,
+    "stop_operations": 2, "stop_patience_epochs": 9, "rank_guard": False, "prune_edges": True,
+    "pace": SearchPace(start_share=0.5), "keep_features": False,
 }  # fmt: skip
 SECTIONS = [entry.name for entry in fields(JobSettings) if entry.name != "split_content"]
 EVERY_SETTING = [
