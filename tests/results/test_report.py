@@ -146,16 +146,47 @@ def test_latex_is_balanced_and_escaped(tmp_path):
     assert r"unet\_\&\_co" in text
     assert text.count("{") == text.count("}")
     assert re.findall(r"\\begin\{(\w+)\}", text)[::-1] == re.findall(r"\\end\{(\w+)\}", text)
-    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
+    for table in re.findall(r"\\begin\{tabular\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        rows = [line for line in table.splitlines() if line.endswith(r"\\")]
+        assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
     assert escape_latex("a_b^2") == r"a\_b\textasciicircum{}2"
+
+
+def scored(rows, dice_of):
+    found = tables(rows)
+    found["patients"] = conform(
+        "patients",
+        pd.DataFrame(
+            {
+                "job_id": row["job_id"], "subset": "test", "patient_id": f"p{number}",
+                "volume_id": f"p{number}_1", "class_name": "LV", "state": "ok",
+                "dice": dice_of[row["pruner"]] + 0.001 * number,
+            }
+            for row in rows
+            for number in range(8)
+        ),
+    )  # fmt: skip
+    return found
+
+
+def test_arms_are_compared_with_the_full_search_and_cells_over_seeds(tmp_path):
+    dice = {"no_cell": 0.9, "none": 0.8, "js_stability": 0.795}
+    paths = write_report(scored(ROWS, dice), tmp_path, sweep="s")
+    text = paths.markdown.read_text()
+    assert "| js_stability | none | -0.50 | -0.50 to -0.50 |" in text
+    assert "| 8 | not inferior |" in text
+    assert "| no_cell | none | +10.00 |" in text
+    assert "| js_stability | 2 | 1.00 | 1.00 | — |" in text
+    assert "Differences of patient Dice" in paths.html.read_text()
+    assert "Differences of patient Dice" in paths.latex.read_text()
 
 
 @pytest.mark.slow
 def test_latex_compiles(tmp_path):
     if shutil.which("pdflatex") is None:
         pytest.skip("no pdflatex: install texlive-latex-base and texlive-latex-recommended")
-    paths = write_report(whole(), tmp_path, sweep="s")
+    dice = {"no_cell": 0.9, "none": 0.8, "js_stability": 0.795}
+    paths = write_report(scored(ROWS, dice), tmp_path, sweep="s")
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", paths.latex.name],
         cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
