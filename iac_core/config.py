@@ -158,8 +158,9 @@ class CellSettings:
         operations: Candidate operations of every edge (row 4).
         second_input: Second input of the cell: the upsampled decoder feature of the same size, or
             the skip once more (row 1).
-        form: ``replace`` puts the cell in the skip's place (the papers' reading); ``residual``
-            adds the cell to the skip through a gate per channel that starts at zero (row 7).
+        form: ``replace`` puts the cell in the skip's place (the papers' reading, row 7);
+            ``residual`` adds the cell to the skip through a gate per channel that starts at zero:
+            the default, since it was better on validation patients (sweeps/acdc_gain_screen.yaml).
         architecture: One alpha and beta for all skip levels, or one of its own per level (row 5).
     """
 
@@ -168,7 +169,7 @@ class CellSettings:
     partial_channels: int = 4
     operations: tuple[str, ...] = OPERATION_NAMES
     second_input: Literal["decoder", "skip"] = "decoder"
-    form: CellForm = "replace"
+    form: CellForm = "residual"
     architecture: Literal["shared", "per_level"] = "shared"
 
     def __post_init__(self) -> None:

@@ -64,7 +64,7 @@ ANOTHER = {
     "epochs": 7, "batch_size": 5, "steps_per_epoch": 3, "learning_rate": 2e-3,
     "min_learning_rate": 1e-5, "validate_every_epochs": 2, "checkpoint_every_epochs": 3,
     "n_nodes": 3, "partial_channels": 2, "operations": ("none", "skip_connect"),
-    "second_input": "skip", "form": "residual", "architecture": "per_level",
+    "second_input": "skip", "form": "replace", "architecture": "per_level",
     "weight_learning_rate": 0.1, "momentum": 0.8, "weight_decay": 1e-4, "gradient_clip": 1.0,
     "alpha_learning_rate": 1e-3, "alpha_betas": (0.9, 0.999), "alpha_weight_decay": 0.0,
     "alpha_warmup_epochs": 3,
@@ -165,7 +165,7 @@ def test_a_setting_changes_the_keys_from_its_stage_on_and_none_before(section):
 
 
 def test_the_longer_backbone_does_not_depend_on_the_cell():
-    other = replace(SETTINGS, cell=CellSettings(form="residual"))
+    other = replace(SETTINGS, cell=CellSettings(form="replace"))
     longer = [job("no_cell_longer", "no_cell_longer", settings=s) for s in (SETTINGS, other)]
     assert keys(longer[0]) == keys(longer[1])
 

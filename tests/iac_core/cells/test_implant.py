@@ -73,7 +73,7 @@ def test_the_seed_fixes_the_cell_weights():
 
 
 def test_a_supernet_with_an_architecture_per_level_uses_each_for_its_level():
-    cell = CellSettings(n_nodes=2, architecture="per_level")
+    cell = CellSettings(n_nodes=2, architecture="per_level", form="replace")
     supernet = Supernet(backbone(), cell, seed=0)
     assert supernet.architecture.n_levels == 2
     supernet(torch.randn(2, 1, 16, 16)).square().mean().backward()
