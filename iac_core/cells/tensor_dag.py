@@ -130,7 +130,10 @@ class _Walk:
         for stage in bundle.stages[1:]:
             out = torch.relu(group_norm(out, self.n_groups))
             out = self._side_by_side(stage, len(bundle.edges), out)
-        weights = self.coefficients[:, bundle.edges, bundle.column]
+        # Views, not an index: an index would be copied to a GPU, and waited for.
+        weights = torch.stack(
+            [self.coefficients[:, edge, bundle.column] for edge in bundle.edges], dim=1
+        )
         return group_norm(out, self.n_groups, weights.repeat_interleave(self.plan.m, dim=1))
 
     def _kernels(self, stage: StageWeights, n_branches: int) -> tuple[Tensor, Tensor]:

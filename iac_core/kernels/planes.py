@@ -87,11 +87,15 @@ def compiled(function: _Function) -> _Function:
     Sums may run in vector lanes: their order is another than in the text, but always the same on
     one machine. Infinities and NaN are kept, so that a diverged loss is seen.
     """
-    reorder = {"reassoc", "contract", "arcp", "nsz"}
-    return cast(
-        _Function,
-        numba.njit(fastmath=reorder, error_model="numpy", nogil=True, cache=True)(function),
-    )
+    options: dict[str, Any] = {
+        "fastmath": {"reassoc", "contract", "arcp", "nsz"},
+        "error_model": "numpy",
+        "nogil": True,
+    }
+    try:
+        return cast(_Function, numba.njit(cache=True, **options)(function))
+    except RuntimeError:  # no folder that the cache could be written to
+        return cast(_Function, numba.njit(**options)(function))
 
 
 @compiled

@@ -1,5 +1,7 @@
 """Values of masks of operations: how good the supernet is with some of them left out."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Integer
@@ -51,14 +53,24 @@ class MaskScorer:
         precision: Precision,
         keep_features: bool,
     ) -> None:
-        self.supernet, self.data, self.seed = supernet, data, seed
+        self.supernet, self.data, self.patients, self.seed = supernet, data, patients, seed
         self.batch_size, self.device, self.precision = batch_size, device, precision
         self.keeps_features = keep_features
         self._features: KeptFeatures | None = None
-        generator = numpy_generator(seed, "scoring", "pool")
-        self._strata = strata(data, patients)
-        self.pool = draw_evenly(self._strata, _POOL, generator)
         self.n_slices_scored = 0
+        self.n_available = min(_POOL, len(data_slices(data, patients)))
+
+    @cached_property
+    def _groups(self) -> list[Integer[ndarray, " n"]]:
+        """Slices to draw from, by patient and classes shown; found when first asked for."""
+        found = strata(self.data, self.patients)
+        pool = draw_evenly(found, _POOL, numpy_generator(self.seed, "scoring", "pool"))
+        return [np.intersect1d(group, pool) for group in found]
+
+    @property
+    def pool(self) -> Integer[ndarray, " n"]:
+        """All slices that draws are made from."""
+        return np.sort(np.concatenate(self._groups))
 
     def values(
         self,
@@ -74,9 +86,7 @@ class MaskScorer:
             scoring: Slices and measure.
         """
         generator = numpy_generator(self.seed, "scoring", scoring.draw)
-        pool = set(self.pool.tolist())
-        available = [np.array([i for i in stratum if i in pool]) for stratum in self._strata]
-        indices = draw_evenly(available, scoring.n_slices, generator)
+        indices = draw_evenly(self._groups, scoring.n_slices, generator)
         self.n_slices_scored += len(masks) * len(indices)
         n_together = max(1, _TOGETHER // min(len(indices), self.batch_size))
         found = []
@@ -149,12 +159,17 @@ class MaskScorer:
             return self.supernet.implant.encode(images)
 
 
+def data_slices(data: PreparedData, patients: tuple[str, ...]) -> Integer[ndarray, " n"]:
+    """Return all slices of some patients, those without foreground too."""
+    return data.slice_indices(patients, for_training=False)
+
+
 def strata(data: PreparedData, patients: tuple[str, ...]) -> list[Integer[ndarray, " n"]]:
     """Return the slices of each patient that show the same classes, richest classes first."""
     found: list[tuple[int, str, ndarray]] = []
     for patient in patients:
         by_classes: dict[tuple[int, ...], list[int]] = {}
-        for index in data.slice_indices([patient], for_training=False):
+        for index in data_slices(data, (patient,)):
             shown = tuple(int(value) for value in np.unique(data.labels[index]))
             by_classes.setdefault(shown, []).append(int(index))
         found += [(len(shown), patient, np.array(rows)) for shown, rows in by_classes.items()]

@@ -16,7 +16,7 @@ def make_scorer(make_room):
     backbone = build_backbone(
         UNet.Settings(widths=(8, 16)), n_channels=1, n_classes=room.data.n_classes, seed=0
     )
-    supernet = Supernet(backbone, CellSettings(n_nodes=2), 0)
+    supernet = Supernet(backbone, CellSettings(n_nodes=2, form="replace"), 0)
 
     def make(keep_features=True, batch_size=8):
         return MaskScorer(
@@ -61,23 +61,8 @@ def test_the_whole_mask_has_the_value_of_the_supernet(make_scorer):
     from iac_core.training.losses import segmentation_loss
     from iac_core.training.scoring import draw_evenly
 
-    groups = strata(
-        data,
-        (
-            "patient001",
-            "patient002",
-            "patient003",
-            "patient004",
-            "patient005",
-            "patient006",
-            "patient007",
-            "patient008",
-        ),
-    )
-    chosen = [np.intersect1d(group, scorer.pool) for group in groups]
-    indices = draw_evenly(
-        [group for group in chosen if len(group)], 8, numpy_generator(0, "scoring", 0)
-    )
+    groups = strata(data, scorer.patients)
+    indices = draw_evenly(groups, 8, numpy_generator(0, "scoring", 0))
     images, labels = load_batch(data, indices, torch.device("cpu"))
     with torch.no_grad():
         expected = -float(segmentation_loss(scorer.supernet(images), labels))
