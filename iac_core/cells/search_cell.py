@@ -23,11 +23,12 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from iac_core.cells.dag_plan import DagPlan
 from iac_core.cells.flat_parameter import shrink_parameter
 from iac_core.cells.genotype import cell_edges
 from iac_core.cells.layout import InputLayer, node_channels, output_layer
 from iac_core.cells.operation_weights import WeightLayout
-from iac_core.cells.plane_dag import DagPlan, mixed_dag
+from iac_core.cells.plane_dag import mixed_dag
 from iac_core.cells.tensor_dag import mixed_dag_of_tensors
 from iac_core.config import CellSettings
 

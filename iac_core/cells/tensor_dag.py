@@ -7,10 +7,10 @@ import torch.nn.functional as F  # noqa: N812 - the usual name
 from jaxtyping import Float
 from torch import Tensor
 
+from iac_core.cells.dag_plan import DagPlan
 from iac_core.cells.genotype import N_INPUTS
 from iac_core.cells.layout import group_norm
 from iac_core.cells.operation_weights import Bundle, StageWeights
-from iac_core.cells.plane_dag import DagPlan
 
 _COMPOSE_UP_TO_CHANNELS = 8
 """Up to this width a depthwise kernel and the pointwise one after it run as one dense kernel: more

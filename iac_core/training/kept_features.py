@@ -100,7 +100,8 @@ def _mapped(n_slices: int, feature: Tensor) -> ndarray:
     with tempfile.TemporaryFile() as file:
         try:
             # Reserved now: a full disk would otherwise end the process at some later write.
-            os.posix_fallocate(file.fileno(), 0, 4 * int(np.prod(shape)))
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, 4 * int(np.prod(shape)))
         except OSError as error:
             problem = Problem(
                 file=tempfile.gettempdir(),
