@@ -59,10 +59,10 @@ def mean_over_seeds(values: pd.Series) -> Mean:
 def varying_settings(jobs: pd.DataFrame) -> list[str]:
     """Return the ``config_*`` columns that a grid varies beside its four named axes.
 
-    Settings of backbones and pruners vary with their axis and do not count; nor does the split,
-    whose folds are replicates as seeds are.
+    Settings of backbones and pruners vary with their axis and do not count; nor do the fold and
+    the seed of the split, which are replicates as seeds are.
     """
-    named = ("config_backbone_", "config_pruner_", "config_split_")
+    named = ("config_backbone_", "config_pruner_", "config_split_fold", "config_split_seed")
     columns = [name for name in jobs.columns if name.startswith("config_")]
     return [
         name

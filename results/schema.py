@@ -206,8 +206,22 @@ def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:
             f"a column of {table} must be in results/schema.py, got {', '.join(unknown)}; add it"
         )
     typed = {column.name: _typed(table, column, frame) for column in known}
-    typed |= {name: frame[name] for name in config}
+    typed |= {name: _of_one_type(frame[name]) for name in config}
     return pd.DataFrame(typed, index=frame.index).reset_index(drop=True)
+
+
+def _of_one_type(values: pd.Series) -> pd.Series:
+    """A setting's column as Parquet takes it: an unset value (empty text) beside numbers is null,
+    and values of several kinds are text.
+    """
+    given = values[values.notna() & (values.astype(str) != "")]
+    kinds = {type(value) for value in given}
+    if len(given) == len(values) and len(kinds) <= 1:
+        return values
+    if len(kinds) == 1 and kinds <= {int, float, bool}:
+        unset: pd.Series = values.where(values.index.isin(given.index), None).convert_dtypes()
+        return unset
+    return values if kinds <= {str} else values.astype(str)
 
 
 def _typed(table: str, column: Column, frame: pd.DataFrame) -> pd.Series:

@@ -61,6 +61,16 @@ def test_settings_of_a_job_are_kept_as_columns_of_their_own():
     assert frame["config_search_epochs"].tolist() == [50]
 
 
+def test_a_setting_that_some_jobs_leave_unset_is_null_there(tmp_path):
+    columns = {"seed": [0, 1], "config_split_n_train_patients": ["", 10], "config_x": [1, "a"]}
+    frame = pd.DataFrame(columns, dtype=object)
+    write_table(tmp_path / "jobs.parquet", "jobs", frame)
+    found = read_table(tmp_path / "jobs.parquet", "jobs")
+    assert found["config_split_n_train_patients"].isna().tolist() == [True, False]
+    assert found["config_split_n_train_patients"][1] == 10
+    assert found["config_x"].tolist() == ["1", "a"]
+
+
 def test_a_newer_schema_and_another_table_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "events.parquet"
     write_table(path, "events", empty("events"))
@@ -149,3 +159,5 @@ def test_settings_that_the_grid_varies_are_found():
         config_pruner_threshold=[np.nan, 0.1],
     )
     assert varying_settings(frame) == ["config_cell_form"]
+    folds = frame.assign(config_split_fold=[0, 1], config_split_n_train_patients=[None, 10])
+    assert varying_settings(folds) == ["config_cell_form", "config_split_n_train_patients"]
