@@ -194,7 +194,7 @@ def main_table(
         return header, ()
     rows = []
     for key, part in jobs.groupby(["dataset", "backbone", *varying], sort=True, dropna=False):
-        names = tuple(str(name) for name in key)
+        names = tuple("unset" if pd.isna(name) else str(name) for name in key)
         entries = tuple(
             _entry(part, pruner, notes) for pruner in _ordered(list(part["pruner"].unique()))
         )
@@ -209,7 +209,10 @@ def sections(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Sec
     found: list[Section] = []
     for key, part in done.groupby(varying, dropna=False) if varying else [((), done)]:
         named = zip(varying, key, strict=True)
-        title = ", ".join(f"{name.removeprefix('config_')} {value}" for name, value in named)
+        title = ", ".join(
+            f"{name.removeprefix('config_')} {'unset' if pd.isna(value) else value}"
+            for name, value in named
+        )
         compared = pd.concat(
             [comparison_table(part, tables["patients"], reference) for reference in _REFERENCES]
         )

@@ -211,9 +211,12 @@ def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_one_type(values: pd.Series) -> pd.Series:
-    """A setting's column as Parquet takes it: an unset value (empty text) beside numbers is null,
-    and values of several kinds are text.
+    """A setting's column as Parquet takes it: one type throughout.
+
+    An unset value (empty text) beside numbers is null; values of several kinds are text.
     """
+    if values.dtype != object:
+        return values
     given = values[values.notna() & (values.astype(str) != "")]
     kinds = {type(value) for value in given}
     if len(given) == len(values) and len(kinds) <= 1:
