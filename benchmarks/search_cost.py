@@ -31,8 +31,9 @@ from iac_core.training.search import Search
 from iac_core.types import Scoring
 from results.store import read_table
 
-N_PAIRS = 3
-"""Pairs of steps for each distinct state; a search has some dozens of states."""
+N_PAIRS = 1
+"""Pairs of steps for each distinct state, after one that is not counted: a search's cost is a sum
+over some dozens of states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ class Clock:
     def step(self, active: bytes, *, with_alpha: bool) -> float:
         """Return the cost of a weight step, with the step of alpha before it or without."""
         key = (active, with_alpha)
+        if with_alpha and np.frombuffer(active, dtype=bool).all():
+            return 1.0
         if key not in self._known:
             pruned = self._pruned(active)
             timing = measure(
@@ -102,8 +105,9 @@ class Clock:
         """Return the cost of one slice of one coalition, half of the operations present."""
         pruned = self._pruned(active)
         n_masks, n_slices = 32, 8
-        masks = np.random.default_rng(0).random((n_masks, *self._shape(active))) < 0.5
-        masks &= np.frombuffer(active, dtype=bool).reshape(self._shape(active))
+        live = np.frombuffer(active, dtype=bool).reshape(self._shape(active))
+        masks = np.random.default_rng(0).random((n_masks, *live.shape)) < 0.5
+        masks &= live
         importance = pruned.architecture.importance().detach()
         scoring = Scoring(n_slices=n_slices, measure="negative_loss")
         timing = measure(
@@ -118,7 +122,7 @@ class Clock:
 
     def _pruned(self, active: bytes) -> Search:
         search = make_search(self.data, self.backbone, self.device)
-        keep = np.frombuffer(active, dtype=bool).reshape(self._shape(active))
+        keep = np.frombuffer(active, dtype=bool).reshape(self._shape(active)).copy()
         if not keep.all():
             search.remove_operations(keep)
         return search
@@ -142,6 +146,7 @@ def main() -> None:
     """Print a row per search, then the speed-ups by pruner as JSON."""
     parser = arguments(__doc__)
     parser.add_argument("record", type=Path)
+    parser.add_argument("--pruner", action="append", help="only this one; may be repeated")
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.set_num_threads(1)
@@ -157,6 +162,8 @@ def main() -> None:
             }
             for (pruner, seed), part in of_backbone.groupby(["pruner", "seed"], sort=True):
                 if seed not in full or pruner == "none":
+                    continue
+                if options.pruner and pruner not in options.pruner:
                     continue
                 if options.quick and seed != min(full):
                     continue

@@ -31,14 +31,20 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """What the interval says at the margin."""
+        """What the interval says: of zero first, then of the margin.
+
+        Better and worse: it excludes zero. Not inferior: it excludes a loss of the margin or more.
+        Inferior: it excludes everything but a loss of more than the margin.
+        """
         if np.isnan(self.low):
             return "too few patients"
         if self.low > 0:
             return "better"
         if self.low > -MARGIN:
             return "not inferior"
-        return "inferior" if self.high < -MARGIN else "undecided"
+        if self.high < -MARGIN:
+            return "inferior"
+        return "worse" if self.high < 0 else "undecided"
 
 
 def patient_dice(patients: pd.DataFrame, subset: str) -> pd.Series:

@@ -29,7 +29,7 @@ from results.figures import (
     jsd_trajectories,
 )
 
-_REFERENCES = ("none", "no_cell_longer")
+_REFERENCES = ("none", "no_cell", "no_cell_longer", "random")
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_CELLS = 12
 _PRUNER_ORDER = ("no_cell", "no_cell_longer", "random", "none")
@@ -214,7 +214,11 @@ def sections(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Sec
             for name, value in named
         )
         compared = pd.concat(
-            [comparison_table(part, tables["patients"], reference) for reference in _REFERENCES]
+            # What was a reference before is not compared a second time, the other way round.
+            comparison_table(
+                part[~part["pruner"].isin(_REFERENCES[:place])], tables["patients"], reference
+            )
+            for place, reference in enumerate(_REFERENCES)
         )
         found.append(_comparison_section(compared, title))
         found.append(_agreement_section(agreement_table(part, tables["trajectories"]), title))

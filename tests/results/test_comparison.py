@@ -29,6 +29,7 @@ def test_the_interval_is_near_the_normal_one_and_the_p_is_wilcoxons():
         (0.03, 0.01, "better"),
         (-0.002, 0.005, "not inferior"),
         (-0.05, 0.01, "inferior"),
+        (-0.012, 0.02, "worse"),
         (-0.01, 0.05, "undecided"),
     ],
 )
