@@ -48,7 +48,7 @@ def run(name, room):
         backbone,
         build_pruner(settings),
         room,
-        cell=CellSettings(n_nodes=2),
+        cell=CellSettings(n_nodes=2, form="replace"),
         settings=SEARCH,
         seed=3,
     )

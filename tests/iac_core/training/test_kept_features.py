@@ -72,7 +72,7 @@ def run(room, keep_features):
         backbone(),
         build_pruner(NoPruningSettings()),
         room,
-        cell=CellSettings(n_nodes=2),
+        cell=CellSettings(n_nodes=2, form="replace"),
         settings=settings(keep_features),
         seed=0,
     )
@@ -91,7 +91,7 @@ def test_frozen_weights_get_no_gradient_and_do_not_move(make_room):
         network,
         build_pruner(NoPruningSettings()),
         make_room(),
-        CellSettings(n_nodes=2),
+        CellSettings(n_nodes=2, form="replace"),
         settings(keep_features=True),
         0,
     )

@@ -24,7 +24,7 @@ PRETRAIN = PretrainSettings(epochs=3, batch_size=4, steps_per_epoch=3, checkpoin
 SEARCH = SearchSettings(
     epochs=8, batch_size=4, steps_per_epoch=2, alpha_warmup_epochs=1, checkpoint_every_epochs=3
 )
-CELL = CellSettings(n_nodes=2)
+CELL = CellSettings(n_nodes=2, form="replace")
 
 
 class StopAfter(SilentReporter):
