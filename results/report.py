@@ -178,6 +178,12 @@ def write_report(
     return ReportPaths(**written)
 
 
+def _setting(value: object) -> str:
+    """Return a setting's value as a table shows it: a job that left it unset has a null."""
+    is_null = value is None or value is pd.NA or value != value
+    return "unset" if is_null else str(value)
+
+
 def main_table(
     jobs: pd.DataFrame, notes: _Notes | None = None
 ) -> tuple[tuple[str, ...], tuple[Row, ...]]:
@@ -194,7 +200,7 @@ def main_table(
         return header, ()
     rows = []
     for key, part in jobs.groupby(["dataset", "backbone", *varying], sort=True, dropna=False):
-        names = tuple("unset" if pd.isna(name) else str(name) for name in key)
+        names = tuple(map(_setting, key))
         entries = tuple(
             _entry(part, pruner, notes) for pruner in _ordered(list(part["pruner"].unique()))
         )
@@ -210,8 +216,7 @@ def sections(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Sec
     for key, part in done.groupby(varying, dropna=False) if varying else [((), done)]:
         named = zip(varying, key, strict=True)
         title = ", ".join(
-            f"{name.removeprefix('config_')} {'unset' if pd.isna(value) else value}"
-            for name, value in named
+            f"{name.removeprefix('config_')} {_setting(value)}" for name, value in named
         )
         compared = pd.concat(
             # What was a reference before is not compared a second time, the other way round.
