@@ -120,6 +120,41 @@ class SplitSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentationSettings:
+    """Random views of the slices in every training, the same for every arm (row 36).
+
+    Attributes:
+        enabled: Whether trainings see random views; the papers report both settings.
+        flips: Mirror along each axis that the data set allows, each with probability one half.
+        rotation_degrees: Largest rotation, either way.
+        scale: Largest relative change of size.
+        shift: Largest shift along each axis, as a share of the slice.
+        intensity: Largest relative change of brightness, contrast and gamma, each drawn alone.
+        noise_sd: Deviation of Gaussian noise, as a share of the slice's own.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    enabled: bool = False
+    flips: bool = True
+    rotation_degrees: float = 15.0
+    scale: float = 0.1
+    shift: float = 0.1
+    intensity: float = 0.1
+    noise_sd: float = 0.05
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.rotation_degrees <= 180,
+            "rotation_degrees must be within 0 to 180",
+            self.rotation_degrees,
+        )
+        require_at_least(0, noise_sd=self.noise_sd)
+        for name in ("scale", "shift", "intensity"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"{name} must be at least 0 and below 1", value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainSettings:
     """Training of the backbone before any search: Adam with a cosine schedule (row 35).
 

@@ -149,7 +149,8 @@ def kept_feature_sizes(plan: Plan, records: KnownRecords) -> tuple[KeptFeatureSi
         job = state.job
         key = (job.dataset, job.backbone)
         searches = "search" in chain(job.control) and not state.is_done
-        if key in found or not searches or not job.settings.search.keep_features:
+        keeps = job.settings.search.keep_features and not job.settings.augmentation.enabled
+        if key in found or not searches or not keeps:
             continue
         prepared = records.get(state.tasks[0])
         # Sizes of features depend neither on image channels nor on classes.

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from iac_core.config import (
+    AugmentationSettings,
     CellSettings,
     EvaluateSettings,
     PrepareSettings,
@@ -31,6 +32,7 @@ T = TypeVar("T")
 STAGE_SETTINGS: dict[str, type] = {
     "prepare": PrepareSettings,
     "split": SplitSettings,
+    "augmentation": AugmentationSettings,
     "pretrain": PretrainSettings,
     "cell": CellSettings,
     "search": SearchSettings,
@@ -38,6 +40,8 @@ STAGE_SETTINGS: dict[str, type] = {
     "evaluate": EvaluateSettings,
 }
 AXES: tuple[str, ...] = ("dataset", "backbone", "pruner", "seed")
+SHORT_AXES: dict[str, str] = {"augmentation": "augmentation.enabled"}
+"""Axes with a name of their own → the setting that they vary."""
 _SWEEP_KEYS = (
     "name",
     "datasets",
@@ -165,7 +169,7 @@ class SweepSpec:
 
     def with_setting(self, stages: Mapping[str, Any], name: str, value: object) -> dict[str, Any]:
         """Return stage settings with one dotted setting replaced; ranges are checked again."""
-        section, setting = name.split(".", 1)
+        section, setting = SHORT_AXES.get(name, name).split(".", 1)
         changed = _parse(type(stages[section]), {**_as_dict(stages[section]), setting: value})
         return {**stages, section: changed}
 
@@ -382,12 +386,13 @@ class _Reader:
                     place, "a seed must be a whole number from 0", value, "for example 0"
                 )
         else:
-            section, _, setting = str(name).partition(".")
-            names = [
-                f"{section}.{entry.name}"
-                for section, kind in STAGE_SETTINGS.items()
+            section, _, setting = SHORT_AXES.get(str(name), str(name)).partition(".")
+            settings = [
+                f"{part}.{entry.name}"
+                for part, kind in STAGE_SETTINGS.items()
                 for entry in fields(kind)
             ]
+            names = [*SHORT_AXES, *settings]
             if name not in names:
                 near = difflib.get_close_matches(str(name), [*AXES, *names], n=1)
                 way_out = (

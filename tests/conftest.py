@@ -54,8 +54,9 @@ def make_room(prepared_folder, tmp_path):
     data = PreparedData.open(prepared_folder)
     split = make_split(data.patients, SplitSettings(n_folds=4, validation_share=0.2))
 
-    def make(name: str = "checkpoint", reporter=None) -> TrainingRoom:
+    def make(name: str = "checkpoint", reporter=None, **changes) -> TrainingRoom:
         return TrainingRoom(
+            **changes,
             data=data,
             split=split,
             device=torch.device("cpu"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from iac_core.config import (
+    AugmentationSettings,
     CellSettings,
     EvaluateSettings,
     PrepareSettings,
@@ -19,7 +20,16 @@ from iac_core.config import (
 from iac_core.errors import ConfigError
 
 JOB_SCHEMA_VERSION = 1
-_SECTIONS = ("prepare", "split", "pretrain", "cell", "search", "retrain", "evaluate")
+_SECTIONS = (
+    "prepare",
+    "split",
+    "augmentation",
+    "pretrain",
+    "cell",
+    "search",
+    "retrain",
+    "evaluate",
+)
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 - plain JSON values of any shape
@@ -65,6 +75,7 @@ class JobSettings:
 
     prepare: PrepareSettings
     split: SplitSettings
+    augmentation: AugmentationSettings
     pretrain: PretrainSettings
     cell: CellSettings
     search: SearchSettings
@@ -109,6 +120,7 @@ class Job:
                 "backbone_type": type(self.settings.backbone).__name__,
                 "pruner_type": type(self.settings.pruner).__name__,
                 **{name: plain(getattr(self.settings, name)) for name in _SECTIONS},
+                "augmentation": self.augmentation_identity(),
                 "backbone_settings": plain(self.settings.backbone),
                 "pruner_settings": plain(self.settings.pruner),
                 "split": self.split_identity(),
@@ -129,6 +141,11 @@ class Job:
                 "n_train_patients": identity["n_train_patients"],
             }
         return identity
+
+    def augmentation_identity(self) -> dict[str, Any]:
+        """Return what identifies the views of a training; ranges count for nothing when off."""
+        settings = self.settings.augmentation
+        return plain(settings) if settings.enabled else {"enabled": False}
 
     def flat_settings(self) -> dict[str, str | int | float | bool]:
         """Return one value per setting, named ``config_<section>_<field>`` as in the tables."""

@@ -82,6 +82,7 @@ class StageRoom:
             device=self.device,
             checkpoint_path=self.folder / CHECKPOINT,
             reporter=self.reporter,
+            augmentation=self.task.job.settings.augmentation,
         )
 
 

@@ -150,6 +150,12 @@ def _pretrain_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, A
         "backbone_type": type(job.settings.backbone).__name__,
         "pretrain": plain(job.settings.pretrain),
         "seed": job.seed,
+        # Every later stage builds on this one, so that its key holds the views too.
+        **(
+            {"augmentation": job.augmentation_identity()}
+            if job.settings.augmentation.enabled
+            else {}
+        ),
     }
 
 

@@ -58,6 +58,7 @@ class PreparedData:
         classes: What is scored: name → label values.
         channels: Names of the image channels.
         trains: Which slices training uses, shape ``(N,)``, bool.
+        flip_axes: Axes of a slice along which it may be mirrored: ``rows``, ``columns``.
     """
 
     images: Float[ndarray, "n c h w"]
@@ -67,6 +68,7 @@ class PreparedData:
     classes: Mapping[str, tuple[int, ...]]
     channels: tuple[str, ...]
     trains: ndarray
+    flip_axes: tuple[str, ...]
     _reference: ndarray
 
     @classmethod
@@ -95,6 +97,7 @@ class PreparedData:
             classes={name: tuple(values) for name, values in index["classes"].items()},
             channels=tuple(index["channels"]),
             trains=np.asarray(index["trains"], dtype=bool),
+            flip_axes=tuple(index.get("flip_axes", ("rows", "columns"))),
             _reference=reference,
         )
 

@@ -8,7 +8,8 @@ from jaxtyping import Integer
 from numpy import ndarray
 from torch import Tensor
 
-from iac_core.config import Precision
+from iac_core.config import AugmentationSettings, Precision
+from iac_core.data.augmentation import augment
 from iac_core.data.slices import PreparedData
 from iac_core.errors import ConfigError
 
@@ -55,6 +56,20 @@ def load_batch(
         images = images.pin_memory()
     images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
     return images, load_labels(data, indices, device)
+
+
+def load_view(
+    data: PreparedData,
+    indices: Integer[ndarray, " b"],
+    device: torch.device,
+    settings: AugmentationSettings,
+    generator: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Return what `load_batch` does, or a random view of it where the settings ask for one."""
+    images, labels = load_batch(data, indices, device)
+    if not settings.enabled:
+        return images, labels
+    return augment(images, labels, settings, data.flip_axes, generator)
 
 
 def load_labels(

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from iac_core.checkpoint import load_checkpoint, save_checkpoint
-from iac_core.config import PretrainSettings, RetrainSettings
+from iac_core.config import AugmentationSettings, PretrainSettings, RetrainSettings
 from iac_core.data.slices import PreparedData
 from iac_core.data.splits import Split
 from iac_core.errors import SearchError, StopRequested
 from iac_core.seeding import numpy_generator
-from iac_core.training.batches import autocast, epoch_order, load_batch, n_steps_per_epoch
+from iac_core.training.batches import autocast, epoch_order, load_view, n_steps_per_epoch
 from iac_core.training.losses import segmentation_loss
 from iac_core.training.validation import validation_dice
 from iac_core.types import Reporter
@@ -37,6 +37,7 @@ class TrainingRoom:
         device: Device of the network.
         checkpoint_path: Checkpoint to go on from if it exists, and to write.
         reporter: Told of every epoch, asked at every step whether to stop.
+        augmentation: Random views of the training slices.
     """
 
     data: PreparedData
@@ -44,6 +45,7 @@ class TrainingRoom:
     device: torch.device
     checkpoint_path: Path
     reporter: Reporter
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +262,13 @@ class _Fit:
                 self.seconds += time.perf_counter() - started
                 self.save()
                 raise StopRequested(f"{self.purpose} stopped in epoch {self.epoch}")
-            yield load_batch(self.room.data, order[step], self.room.device)
+            yield load_view(
+                self.room.data,
+                order[step],
+                self.room.device,
+                self.room.augmentation,
+                numpy_generator(self.seed, self.purpose, "views", self.epoch, step),
+            )
 
     def _set_learning_rates(self) -> float:
         total = self.settings.epochs * self.n_steps

@@ -31,6 +31,7 @@ from iac_core.training.batches import (
     epoch_order,
     load_batch,
     load_labels,
+    load_view,
     n_steps_per_epoch,
 )
 from iac_core.training.curvature import dominant_eigenvalue
@@ -351,6 +352,8 @@ class Search:
         """Encode the training slices once, if the settings say so."""
         if not self.settings.keep_features or self.features is not None:
             return
+        if self.room.augmentation.enabled:
+            return  # every view has features of its own
         self.features = KeptFeatures(
             self._encode,
             self.room.data,
@@ -367,7 +370,7 @@ class Search:
         """One Adam step of alpha and beta; no gradient of any weight is formed."""
         for weight in self.weights:
             weight.requires_grad_(False)
-        loss = self._loss(indices)
+        loss = self._loss(indices, view="alpha")
         parameters = list(self.architecture.parameters())
         for parameter, gradient in zip(
             parameters, torch.autograd.grad(loss, parameters), strict=True
@@ -388,7 +391,7 @@ class Search:
         rate = cosine(self.settings.resolved_weight_learning_rate, 0.0, share_done)
         for group in self.weight_optimiser.param_groups:
             group["lr"] = rate
-        loss = self._loss(indices)
+        loss = self._loss(indices, view="weights")
         gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.grad = gradient
@@ -396,11 +399,12 @@ class Search:
         self.weight_optimiser.step()
         self.losses[0] += loss.detach()
 
-    def _loss(self, indices: ndarray) -> Tensor:
+    def _loss(self, indices: ndarray, *, view: str = "") -> Tensor:
+        """Loss on slices, in this step's random view of a name, or as they are."""
         data, device = self.room.data, self.room.device
         with autocast(device, self.settings.precision):
             if self.features is None:
-                images, labels = load_batch(data, indices, device)
+                images, labels = self._images(indices, view)
                 logits = self.supernet(images)
             else:
                 labels = load_labels(data, indices, device)
@@ -408,6 +412,15 @@ class Search:
                     self.features.load(indices), labels.shape[-2:]
                 )
         return segmentation_loss(logits, labels)
+
+    def _images(self, indices: ndarray, view: str) -> tuple[Tensor, Tensor]:
+        data, device = self.room.data, self.room.device
+        if not view:
+            return load_batch(data, indices, device)
+        generator = numpy_generator(
+            self.seed, "search", "views", view, self.progress.epoch, self.progress.step
+        )
+        return load_view(data, indices, device, self.room.augmentation, generator)
 
     def _decide(self) -> None:
         """Record the epoch, ask the pruner, and remove what it gives up."""

@@ -191,6 +191,15 @@ def test_a_setting_on_the_grid_reaches_the_job(tmp_path):
     assert len(jobs) == 2 * 4 * 2
 
 
+def test_augmentation_is_an_axis_of_its_own(tmp_path):
+    text = GOOD.replace("seed: [0, 1]", "seed: [0]\n      augmentation: [false, true]")
+    spec = load(tmp_path, text + "    exclude: [{pruner: none, augmentation: true}]\n")
+    found = {(job.pruner, job.settings.augmentation.enabled) for job in expand(spec).jobs}
+    assert ("none", False) in found
+    assert ("none", True) not in found
+    assert ("js_stability", True) in found
+
+
 def test_a_sweep_file_is_a_ray_cluster_file():
     import json
     from pathlib import Path

@@ -4,6 +4,7 @@ import pytest
 
 from iac_core.backbones.unet import UNetSettings
 from iac_core.config import (
+    AugmentationSettings,
     CellSettings,
     EvaluateSettings,
     PrepareSettings,
@@ -24,6 +25,7 @@ GENOTYPE = '{"n_nodes":1,"levels":[[[0,2,"skip_connect"],[1,2,"skip_connect"]]]}
 SETTINGS = JobSettings(
     prepare=PrepareSettings(),
     split=SplitSettings(),
+    augmentation=AugmentationSettings(enabled=True),
     pretrain=PretrainSettings(),
     cell=CellSettings(),
     search=SearchSettings(),
@@ -73,7 +75,9 @@ ANOTHER = {
     "window_epochs": 4, "threshold": 1e-3, "reference_drift": 0.5, "patience_epochs": 4,
     "first_check_epoch": 9, "weak_share": 0.4, "max_share": 0.4, "min_operations": 2,
     "stop_operations": 2, "stop_patience_epochs": 9, "rank_guard": False, "prune_edges": True,
-    "pace": SearchPace(start_share=0.5), "keep_features": False,
+    "pace": SearchPace(start_share=0.5), "keep_features": False, "enabled": False,
+    "flips": False, "rotation_degrees": 5.0, "scale": 0.2, "shift": 0.2, "intensity": 0.2,
+    "noise_sd": 0.2,
 }  # fmt: skip
 SECTIONS = [entry.name for entry in fields(JobSettings) if entry.name != "split_content"]
 EVERY_SETTING = [
@@ -147,7 +151,7 @@ def test_two_searches_that_find_one_genotype_share_the_retraining():
 
 CHANGED_FROM = {
     "prepare": "prepare", "split": "pretrain", "pretrain": "pretrain", "backbone": "pretrain",
-    "search": "search", "pruner": "search", "evaluate": "evaluate",
+    "search": "search", "pruner": "search", "evaluate": "evaluate", "augmentation": "pretrain",
 }  # fmt: skip
 
 
@@ -162,6 +166,13 @@ def test_a_setting_changes_the_keys_from_its_stage_on_and_none_before(section):
     for kind in kinds[:first]:
         assert before[kind] == after[kind]
     assert before[kinds[first]] != after[kinds[first]]
+
+
+def test_ranges_of_views_count_for_nothing_when_there_are_none():
+    off = [AugmentationSettings(enabled=False, scale=scale) for scale in (0.1, 0.2)]
+    jobs = [job(settings=replace(SETTINGS, augmentation=entry)) for entry in off]
+    assert jobs[0].job_id == jobs[1].job_id
+    assert full_keys(jobs[0]) == full_keys(jobs[1])
 
 
 def test_the_longer_backbone_does_not_depend_on_the_cell():

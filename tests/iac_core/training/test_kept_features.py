@@ -7,7 +7,7 @@ import torch
 
 from iac_core.backbones import build_backbone
 from iac_core.backbones.unet import UNet
-from iac_core.config import CellSettings, SearchSettings
+from iac_core.config import AugmentationSettings, CellSettings, SearchSettings
 from iac_core.errors import DataError
 from iac_core.pruners import build_pruner
 from iac_core.pruners.no_pruning import NoPruningSettings
@@ -82,6 +82,14 @@ def test_a_search_with_kept_features_is_the_search_without(make_room):
     kept, encoded = (run(make_room(str(keep)), keep) for keep in (True, False))
     assert np.allclose(kept.alpha, encoded.alpha, atol=1e-4)
     assert kept.genotype == encoded.genotype
+
+
+def test_an_augmented_search_takes_the_features_of_each_view(make_room):
+    views = AugmentationSettings(enabled=True)
+    kept, encoded = (run(make_room(str(keep), augmentation=views), keep) for keep in (True, False))
+    assert np.array_equal(kept.alpha, encoded.alpha)
+    plain = run(make_room("plain"), keep_features=False)
+    assert not np.allclose(kept.alpha, plain.alpha, atol=1e-4)
 
 
 def test_frozen_weights_get_no_gradient_and_do_not_move(make_room):

@@ -11,7 +11,13 @@ from iac_core.backbones import build_backbone
 from iac_core.backbones.unet import UNetSettings
 from iac_core.cells.genotype import random_genotype
 from iac_core.cells.implant import ImplantedNetwork
-from iac_core.config import CellSettings, PretrainSettings, RetrainSettings, SearchSettings
+from iac_core.config import (
+    AugmentationSettings,
+    CellSettings,
+    PretrainSettings,
+    RetrainSettings,
+    SearchSettings,
+)
 from iac_core.errors import SearchError, StopRequested
 from iac_core.pruners.js_stability import JsStability, JsStabilitySettings
 from iac_core.seeding import numpy_generator
@@ -71,12 +77,13 @@ TRAININGS = {"pretrain": run_pretrain, "cell": run_retrain("cell"), "all": run_r
 
 
 @pytest.mark.parametrize("name", sorted(TRAININGS))
-@pytest.mark.parametrize("stop_at", [1, 5, 8])
-def test_a_stopped_training_ends_as_an_undisturbed_one(make_room, name, stop_at):
-    calm, calm_state = TRAININGS[name](make_room("calm"))
+@pytest.mark.parametrize(("stop_at", "augmented"), [(1, False), (5, False), (5, True), (8, False)])
+def test_a_stopped_training_ends_as_an_undisturbed_one(make_room, name, stop_at, augmented):
+    views = AugmentationSettings(enabled=augmented)
+    calm, calm_state = TRAININGS[name](make_room("calm", augmentation=views))
     with pytest.raises(StopRequested):
-        TRAININGS[name](make_room("stopped", StopAfter(stop_at)))
-    resumed, state = TRAININGS[name](make_room("stopped"))
+        TRAININGS[name](make_room("stopped", StopAfter(stop_at), augmentation=views))
+    resumed, state = TRAININGS[name](make_room("stopped", augmentation=views))
     assert comparable(resumed.curve) == comparable(calm.curve)
     assert (resumed.best_epoch, resumed.best_dice) == (calm.best_epoch, calm.best_dice)
     for key, value in calm.state.items():
@@ -96,13 +103,16 @@ def assert_same_search(one, other):
     assert comparable(one.events) == comparable(other.events)
 
 
-@pytest.mark.parametrize("stop_at", [2, 7, 12])
-def test_a_stopped_search_ends_as_an_undisturbed_one(make_room, stop_at):
-    calm = run_search(make_room("calm"))
+@pytest.mark.parametrize(
+    ("stop_at", "augmented"), [(2, False), (7, False), (7, True), (12, False)]
+)
+def test_a_stopped_search_ends_as_an_undisturbed_one(make_room, stop_at, augmented):
+    views = AugmentationSettings(enabled=augmented)
+    calm = run_search(make_room("calm", augmentation=views))
     assert any(event["operations"] for event in calm.events)
     with pytest.raises(StopRequested):
-        run_search(make_room("stopped", StopAfter(stop_at)))
-    assert_same_search(run_search(make_room("stopped")), calm)
+        run_search(make_room("stopped", StopAfter(stop_at), augmentation=views))
+    assert_same_search(run_search(make_room("stopped", augmentation=views)), calm)
 
 
 def test_a_search_lost_between_checkpoints_ends_as_an_undisturbed_one(make_room):
