@@ -5,6 +5,7 @@ result does not belong here. Row numbers are those of the reimplementation notes
 what the papers do not state is "our choice".
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -26,6 +27,7 @@ OPERATION_NAMES: tuple[str, ...] = (
 
 CellForm = Literal["replace", "residual"]
 RetrainScope = Literal["cell", "cell_and_decoder", "all"]
+Normalisation = Literal["modality", "zscore", "zscore_nonzero", "ct"]
 Subset = Literal["validation", "test"]
 Precision = Literal["float32", "bfloat16"]
 
@@ -57,25 +59,61 @@ def require_positive(**values: float | None) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetOptions:
+    """What of a data folder is used, and which of its volumes belong to one patient.
+
+    Attributes:
+        leave_out: Patients not to use; ``known_faults`` stands for all that the layout lists.
+        patient_pattern: Regular expression with one group that finds the patient in a volume's
+            name; None leaves it to the layout.
+    """
+
+    leave_out: tuple[str, ...] = ()
+    patient_pattern: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.patient_pattern is None:
+            return
+        try:
+            n_groups = re.compile(self.patient_pattern).groups
+        except re.error:
+            n_groups = 0
+        require(
+            n_groups == 1,
+            "patient_pattern must be a regular expression with one group",
+            self.patient_pattern,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareSettings:
     """How volumes become slices of one size (row 13; the fixed spacing is our choice).
 
     Attributes:
         size: Rows and columns of a slice after cropping or padding about the centre, in pixels.
         spacing_mm: In-plane edge length of a pixel after resampling; through-plane is untouched.
-        clip_percentiles: Intensities are clipped to these of the volume, then z-scored.
+        clip_percentiles: Intensities are clipped to these, then centred and scaled.
+        normalisation: ``modality`` takes ``ct`` for CT, ``zscore_nonzero`` for skull-stripped MR,
+            ``zscore`` for other MR. ``zscore`` takes percentiles, mean and deviation of the whole
+            volume; ``zscore_nonzero`` of its voxels that are not 0, the others stay 0; ``ct`` of
+            the foreground of the split's training patients.
         background_share: Share of the slices without foreground that training uses, in [0, 1];
             validation and test always use every slice.
+        n_neighbours: Slices above and below that are further channels (2.5-D); at the ends of a
+            volume its last slice is repeated.
     """
 
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
     size: int = 128
     spacing_mm: float = 1.5
     clip_percentiles: tuple[float, float] = (0.5, 99.5)
+    normalisation: Normalisation = "modality"
     background_share: float = 0.1
+    n_neighbours: int = 0
 
     def __post_init__(self) -> None:
         require_at_least(16, size=self.size)
+        require_at_least(0, n_neighbours=self.n_neighbours)
         require_positive(spacing_mm=self.spacing_mm)
         low, high = self.clip_percentiles
         require(0 <= low < high <= 100, "clip_percentiles must rise within 0 to 100", (low, high))
@@ -97,6 +135,9 @@ class SplitSettings:
             70/10/20 per cent.
         seed: Seed of the dealing; not the job's seed.
         n_train_patients: Keep only the first this many training patients (scarce-data studies).
+        test: ``fold``, or ``official``: the part that the publishers of the data set aside where
+            there is one, else the fold. With an official part the folds rotate the validation
+            patients among the others.
         file: JSON file ``{"train": [...], "validation": [...], "test": [...]}`` of patient ids
             that replaces the folds.
     """
@@ -107,6 +148,7 @@ class SplitSettings:
     validation_share: float = 0.125
     seed: int = 0
     n_train_patients: int | None = None
+    test: Literal["fold", "official"] = "fold"
     file: str | None = None
 
     def __post_init__(self) -> None:

@@ -11,6 +11,37 @@ from numpy import ndarray
 
 from iac_core.config import SearchPace
 
+Intensity = Literal["mr", "mr_masked", "ct"]
+"""What intensities mean: arbitrary units, the same about a background of exact zeros
+(skull-stripped brains), Hounsfield units."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetDescription:
+    """What holds for every volume of a data set.
+
+    Attributes:
+        label_values: Every value a label file may hold, ascending, background first. Networks
+            predict indices into this tuple.
+        classes: What is scored: name → the label values that make it up. Classes may overlap.
+        channels: Names of the image channels.
+        reorients: Whether volumes are turned to the closest canonical orientation before they are
+            cut into slices; False keeps the file's axes and cuts along its last one, as suits
+            short-axis cardiac images.
+        flip_axes: Axes of a slice along which it may be mirrored, ``rows`` and ``columns``. Rows
+            run from left to right where volumes are reoriented.
+        known_faults: Patient → what its publishers or users found wrong with it.
+        side_files: Files below the root, beside images and labels, that the reader uses.
+    """
+
+    label_values: tuple[int, ...]
+    classes: Mapping[str, tuple[int, ...]]
+    channels: tuple[str, ...]
+    reorients: bool
+    flip_axes: tuple[str, ...] = ("rows", "columns")
+    known_faults: Mapping[str, str] = field(default_factory=dict)
+    side_files: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeRef:
@@ -19,16 +50,20 @@ class VolumeRef:
     Attributes:
         patient_id: Patient, the unit of splits and scores.
         volume_id: Volume, unique in the data set (``patient001_frame01``).
-        phase: What the volume shows (``ED``, ``ES``), empty if the data set has one per patient.
-        image_path: Image file.
+        image_paths: One file per channel, or one file with all channels along its fourth axis.
         label_path: Label file.
+        phase: What the volume shows (``ED``, ``ES``), empty if the data set has one per patient.
+        intensity: What its intensities mean.
+        is_official_test: Whether the publishers set it aside for testing.
     """
 
     patient_id: str
     volume_id: str
-    image_path: Path
+    image_paths: tuple[Path, ...]
     label_path: Path
     phase: str = ""
+    intensity: Intensity = "mr"
+    is_official_test: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,22 +85,16 @@ class Volume:
 
 @runtime_checkable
 class SegmentationDataset(Protocol):
-    """A folder of labelled volumes in a known layout.
+    """A folder of labelled volumes in a known layout."""
 
-    Attributes:
-        label_values: Every value a label file may hold, ascending, background first. Networks
-            predict indices into this tuple.
-        classes: What is scored: name → the label values that make it up. Classes may overlap.
-        channels: Names of the image channels.
-        reorients: Whether volumes are turned to the closest canonical orientation before they are
-            cut into slices; False keeps the file's axes and cuts along its last one, as suits
-            short-axis cardiac images.
-    """
+    @property
+    def description(self) -> DatasetDescription:
+        """What holds for every volume.
 
-    label_values: ClassVar[tuple[int, ...]]
-    classes: ClassVar[Mapping[str, tuple[int, ...]]]
-    channels: ClassVar[tuple[str, ...]]
-    reorients: ClassVar[bool]
+        Raises:
+            DataError: If the folder says it in a file that cannot be used.
+        """
+        ...
 
     def volumes(self) -> tuple[VolumeRef, ...]:
         """Return every labelled volume, ordered by patient, then volume.

@@ -1,4 +1,4 @@
-"""The command line: plan, run, status, report, sync, doctor, check, phantom."""
+"""The command line: plan, run, status, report, sync, doctor, data, phantom."""
 
 import json
 import os
@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from iac_core.config import DatasetOptions
 from iac_core.errors import DataError, IacError, Problem
+from iac_core.types import SegmentationDataset
 from orchestrator.live_view import (
     LineView,
     LiveView,
@@ -26,7 +28,7 @@ from orchestrator.live_view import (
 from orchestrator.plan import KnownRecords, Plan, kept_feature_sizes
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
 from orchestrator.session import Session, driver_lock, open_sweep
-from orchestrator.spec import SweepError
+from orchestrator.spec import DatasetSettings, SweepError
 from results.errors import ResultsError
 
 EXIT_BAD_INPUT = 2
@@ -40,6 +42,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Sweeps of implantable adaptive cells: plan, run, resume, report.",
 )
+data_app = typer.Typer(no_args_is_help=True, help="Look at a data folder before a sweep uses it.")
+app.add_typer(data_app, name="data")
 out = Console(width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True)
 
@@ -49,6 +53,15 @@ DataOption = Annotated[
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of runs, MLflow and stages.")]
 _RUNS = Path("runs")
+LayoutAtPath = Annotated[
+    str, typer.Argument(help="Layout and folder, such as kits23=PATH.", metavar="LAYOUT=PATH")
+]
+LeaveOut = Annotated[
+    list[str] | None, typer.Option(help="A patient not to use; known_faults for all listed ones.")
+]
+PatientPattern = Annotated[
+    str | None, typer.Option(help="Regular expression with one group: the patient in a name.")
+]
 
 
 def main() -> None:
@@ -208,12 +221,12 @@ def doctor(
     """Look at versions, devices, disk, tracking and data folders: ok, or the way out."""
     from orchestrator.doctor import examine
 
-    folders: dict[str, tuple[str, str]] = {}
+    folders: dict[str, DatasetSettings] = {}
     uri = f"sqlite:///{(runs / 'mlflow.db').resolve()}"
     if sweep is not None:
         session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
         uri = session.tracking_uri
-        folders = {name: (entry.layout, entry.path) for name, entry in session.sources.items()}
+        folders = {name: session.spec.datasets[name] for name in session.sources}
     findings = list(examine(runs, uri, folders))
     for finding in findings:
         line = Text(f"{finding.what:<14}")
@@ -224,24 +237,43 @@ def doctor(
         raise typer.Exit(EXIT_FAILED_JOBS)
 
 
-@app.command()
-def check(
-    folder: Annotated[Path, typer.Argument(help="The data folder.")],
-    layout: Annotated[str, typer.Option(help="How it is laid out.")] = "acdc",
+@data_app.command("check")
+def data_check(
+    folder: LayoutAtPath,
+    leave_out: LeaveOut = None,
+    patient_pattern: PatientPattern = None,
 ) -> None:
     """Read every volume of a data folder and say what it holds and what is wrong with it."""
-    from iac_core.data import DATASETS
-    from iac_core.data.check import check_dataset
-    from iac_core.registry import look_up
+    from rich.progress import Progress
 
-    summary = check_dataset(look_up(layout, DATASETS, what="layout")(folder))
+    from iac_core.data.check import check_dataset
+    from orchestrator.data_page import summary_lines
+
+    dataset = _dataset(folder, leave_out, patient_pattern)
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("reading volumes", total=None)
+        summary = check_dataset(
+            dataset, lambda done, of: bar.update(task, completed=done, total=of)
+        )
     if summary.problems:
         raise DataError(summary.problems)
-    out.print(f"{summary.n_patients} patients, {summary.n_volumes} labelled volumes")
-    for axis, spacing, extent in zip("XYZ", summary.spacing_mm, summary.shape, strict=True):
-        out.print(
-            f"{axis}: {spacing[0]:.3g} to {spacing[1]:.3g} mm, {extent[0]} to {extent[1]} voxels"
-        )
+    for line in summary_lines(summary):
+        out.print(Text(line), soft_wrap=True)
+
+
+@data_app.command("show")
+def data_show(
+    folder: LayoutAtPath,
+    page: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("data.html"),
+    volumes: Annotated[int, typer.Option(help="Volumes to show, spread evenly.")] = 12,
+    leave_out: LeaveOut = None,
+    patient_pattern: PatientPattern = None,
+) -> None:
+    """Write a page of slices with the contours of their labels, as trainings would cut them."""
+    from orchestrator.data_page import write_data_page
+
+    shown = write_data_page(_dataset(folder, leave_out, patient_pattern), page, n_volumes=volumes)
+    out.print(Text(f"{shown} volumes in {page}"), soft_wrap=True)
 
 
 @app.command()
@@ -337,6 +369,18 @@ def _stop_on_interrupt(session: Session) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _dataset(
+    folder: str, leave_out: list[str] | None, patient_pattern: str | None
+) -> SegmentationDataset:
+    from iac_core.data import open_dataset
+
+    layout, equals, path = folder.partition("=")
+    if not equals or not path:
+        raise typer.BadParameter(f"a data folder must be LAYOUT=PATH, got {folder!r}")
+    options = DatasetOptions(leave_out=tuple(leave_out or ()), patient_pattern=patient_pattern)
+    return open_dataset(layout, Path(path).expanduser(), options)
 
 
 def _mlflow_command(session: Session) -> str:

@@ -5,14 +5,15 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from iac_core.data import DATASETS
 from iac_core.data.check import check_dataset
+from iac_core.errors import ConfigError
+from orchestrator.spec import DatasetSettings
 from orchestrator.tracking import TrackingUnavailable, check_reachable
 
 _PACKAGES = {"torch": "2.13", "ray": "2.60", "mlflow": "3.17", "optuna": "5.0", "monai": "1.6"}
@@ -29,14 +30,14 @@ class Finding:
 
 
 def examine(
-    runs_dir: Path, tracking_uri: str, data: dict[str, tuple[str, str]]
+    runs_dir: Path, tracking_uri: str, data: Mapping[str, DatasetSettings]
 ) -> Iterator[Finding]:
     """Look at versions, devices, disk, tracking and data folders.
 
     Args:
         runs_dir: Where runs will lie.
         tracking_uri: MLflow's tracking URI.
-        data: Dataset → layout and folder.
+        data: Dataset → its folder.
     """
     version = platform.python_version()
     yield Finding(
@@ -51,8 +52,8 @@ def examine(
     yield _devices()
     yield _disk(runs_dir)
     yield _tracking(tracking_uri)
-    for name, (layout, folder) in data.items():
-        yield _data(name, layout, Path(folder))
+    for name, settings in data.items():
+        yield _data(name, settings)
 
 
 def _package(name: str, wanted: str) -> Finding:
@@ -99,12 +100,15 @@ def _tracking(uri: str) -> Finding:
     return Finding(what="tracking", is_ok=True, text=uri)
 
 
-def _data(name: str, layout: str, folder: Path) -> Finding:
-    what = f"data {name}"
-    if not folder.is_dir():
-        text = f"no folder {folder}: give it with --data {name}=PATH"
+def _data(name: str, settings: DatasetSettings) -> Finding:
+    what, folder = f"data {name}", settings.path
+    if folder is None or not Path(folder).is_dir():
+        text = f"no folder {folder or ''}: give it with --data {name}=PATH"
         return Finding(what=what, is_ok=False, text=text)
-    summary = check_dataset(DATASETS[layout](folder))
+    try:
+        summary = check_dataset(settings.open())
+    except ConfigError as error:
+        return Finding(what=what, is_ok=False, text=str(error))
     if summary.problems:
         text = f"{len(summary.problems)} problems, the first: {summary.problems[0]}"
         return Finding(what=what, is_ok=False, text=text)

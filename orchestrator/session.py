@@ -5,16 +5,17 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from iac_core.backbones import BACKBONES
-from iac_core.data import DATASETS
+from iac_core.data import DATASETS, open_dataset
 from iac_core.data.check import check_dataset
 from iac_core.data.fingerprint import fingerprint
 from iac_core.data.splits import make_split
 from iac_core.errors import ConfigError, DataError, Problem
 from iac_core.pruners import OPERATION_PRUNERS
+from iac_core.types import SegmentationDataset
 from orchestrator.expand import Expansion, expand
 from orchestrator.plan import Plan, make_plan
 from orchestrator.run_sweep import SweepRoom
@@ -167,7 +168,12 @@ def _source(
     needs_data: bool,
 ) -> DataSource:
     """The folder of a dataset with its fingerprint; notes what is wrong with it."""
-    absent = DataSource(layout=settings.layout, path=settings.path or "", fingerprint="")
+    absent = DataSource(
+        layout=settings.layout,
+        path=settings.path or "",
+        fingerprint="",
+        options=settings.options,
+    )
     if settings.path is None or not Path(settings.path).is_dir():
         if needs_data:
             problems.append(
@@ -181,25 +187,28 @@ def _source(
             )
         return absent
     root = Path(settings.path)
-    dataset = DATASETS[settings.layout](root)
+    dataset = settings.open()
     try:
         found = fingerprint(dataset, root)
     except DataError as error:
         problems += error.problems
         return absent
+    except ConfigError as error:
+        problems.append(_as_problem(error, spec, f"datasets.{name}"))
+        return absent
     if needs_data:
-        problems += _checked(settings, root, found, store)
-    return DataSource(layout=settings.layout, path=str(root), fingerprint=found)
+        problems += _checked(settings, dataset, found, store)
+    return replace(absent, path=str(root), fingerprint=found)
 
 
 def _checked(
-    settings: DatasetSettings, root: Path, found: str, store: StageStore
+    settings: DatasetSettings, dataset: SegmentationDataset, found: str, store: StageStore
 ) -> tuple[Problem, ...]:
     """Every problem of the volumes; a folder that was found clean is not read again."""
     note = store.root / "checks" / f"{settings.layout}-{found}.json"
     if note.exists():
         return ()
-    summary = check_dataset(DATASETS[settings.layout](root))
+    summary = check_dataset(dataset)
     if not summary.problems:
         note.parent.mkdir(parents=True, exist_ok=True)
         write_json(note, asdict(summary))
@@ -216,21 +225,26 @@ def _split_problems(
         identity = json.dumps([job.dataset, job.split_identity()], sort_keys=True)
         if identity in seen:
             continue
-        dataset = DATASETS[source.layout](Path(source.path))
-        patients = sorted({ref.patient_id for ref in dataset.volumes()})
+        refs = open_dataset(source.layout, Path(source.path), source.options).volumes()
+        official = {ref.patient_id for ref in refs if ref.is_official_test}
         try:
-            make_split(patients, job.settings.split)
+            make_split(sorted({ref.patient_id for ref in refs}), job.settings.split, official)
         except ConfigError as error:
-            rule, _, rest = str(error).partition(", got ")
-            value, _, way_out = rest.partition("; ")
-            seen[identity] = Problem(
-                file=str(spec.path),
-                place="stages.split",
-                rule=f"{job.dataset}: {rule}",
-                value=value,
-                way_out=way_out or "correct the split",
-            )
+            seen[identity] = _as_problem(error, spec, "stages.split", about=f"{job.dataset}: ")
     return list(seen.values())
+
+
+def _as_problem(error: ConfigError, spec: SweepSpec, place: str, about: str = "") -> Problem:
+    """A message of the form ``rule, got value; way out`` with its place in the sweep file."""
+    rule, _, rest = str(error).partition(", got ")
+    value, _, way_out = rest.partition("; ")
+    return Problem(
+        file=str(spec.path),
+        place=place,
+        rule=about + rule,
+        value=value,
+        way_out=way_out or "correct it",
+    )
 
 
 def _problems_of_folders(datasets: Mapping[str, DatasetSettings]) -> list[Problem]:
@@ -238,6 +252,5 @@ def _problems_of_folders(datasets: Mapping[str, DatasetSettings]) -> list[Proble
     problems: list[Problem] = []
     for settings in datasets.values():
         if settings.path is not None and settings.layout in DATASETS:
-            dataset = DATASETS[settings.layout](Path(settings.path))
-            problems += check_dataset(dataset).problems
+            problems += check_dataset(settings.open()).problems
     return problems

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from iac_core.config import (
     AugmentationSettings,
     CellSettings,
+    DatasetOptions,
     EvaluateSettings,
     PrepareSettings,
     PretrainSettings,
@@ -20,9 +21,11 @@ from iac_core.config import (
     SearchSettings,
     SplitSettings,
 )
+from iac_core.data import open_dataset
 from iac_core.data.splits import read_split_file
 from iac_core.errors import ConfigError, Problem
 from iac_core.registry import did_you_mean
+from iac_core.types import SegmentationDataset
 from orchestrator.resources import ResourceSettings
 from orchestrator.sweep_file import Place, SweepFile, read_sweep_file
 from workers.job import content_hash
@@ -101,11 +104,27 @@ class DatasetSettings:
     Attributes:
         layout: How the folder is laid out.
         path: The folder; a relative one starts at the sweep file. ``--data NAME=PATH`` wins.
+        leave_out: Patients not to use; see `iac_core.config.DatasetOptions`.
+        patient_pattern: Finds the patient in a volume's name.
     """
 
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
     layout: str
     path: str | None = None
+    leave_out: tuple[str, ...] = ()
+    patient_pattern: str | None = None
+
+    def __post_init__(self) -> None:
+        self.options  # noqa: B018 - checks the pattern
+
+    @property
+    def options(self) -> DatasetOptions:
+        """What of the folder is used."""
+        return DatasetOptions(leave_out=self.leave_out, patient_pattern=self.patient_pattern)
+
+    def open(self) -> SegmentationDataset:
+        """Return the reader of the folder."""
+        return open_dataset(self.layout, Path(self.path or ""), self.options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

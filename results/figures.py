@@ -1,11 +1,13 @@
-"""Figures of the report as SVG text. The only file that imports matplotlib."""
+"""Figures of the report as SVG text, of data as PNG. The only file that imports matplotlib."""
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -236,3 +238,61 @@ def _draw_jsd(axis: Axes, part: pd.DataFrame, events: pd.DataFrame) -> None:
 
 def _state(index: int) -> str:
     return {0: "skip", 1: "second"}.get(index, f"node {index - 1}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlicePanel:
+    """A slice with its labels.
+
+    Attributes:
+        title: Its name.
+        image: Intensities, rows and columns.
+        labels: Label values, of the same shape.
+        aspect: Height of a pixel over its width, as drawn: rows run across, columns up.
+    """
+
+    title: str
+    image: np.ndarray
+    labels: np.ndarray
+    aspect: float
+
+
+def label_colours(values: Sequence[int]) -> dict[int, str]:
+    """Return a colour for each label value; they repeat after eight."""
+    palette = (
+        "#E69F00",
+        "#56B4E9",
+        "#CC79A7",
+        "#F0E442",
+        "#009E73",
+        "#D55E00",
+        "#FFFFFF",
+        "#0072B2",
+    )
+    return {value: palette[index % len(palette)] for index, value in enumerate(values)}
+
+
+def slice_panels(panels: Sequence[SlicePanel], values: Sequence[int]) -> bytes:
+    """Draw slices side by side in grey, with the contours of their labels; PNG.
+
+    Args:
+        panels: The slices.
+        values: Every label value but the background.
+    """
+    colours = label_colours(values)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(2.6 * len(panels), 2.9), layout="constrained", facecolor="black")
+        for axes, panel in zip(
+            np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
+        ):
+            axes.imshow(panel.image.T, cmap="gray", origin="lower", aspect=panel.aspect)
+            for value in values:
+                mask: np.ndarray = value == panel.labels.T
+                if mask.any():
+                    axes.contour(mask, levels=[0.5], colors=[colours[value]], linewidths=1.2)
+            axes.set_title(panel.title, color="white")
+            axes.invert_xaxis()
+            axes.set_axis_off()
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=80, metadata={"Software": None})
+    return buffer.getvalue()

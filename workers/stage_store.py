@@ -7,6 +7,7 @@
         attempt.json     who, where, since when
         progress.json    last epoch reported
         checkpoint.pt    where the next attempt goes on
+        checkpoint.parts/  finished parts of a stage, files that never change once they are there
         outcome.json     why it ended without a result (failed, stopped)
 
 An attempt writes into its own folder only. It ends by writing the manifest there and renaming the
@@ -24,6 +25,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from iac_core.data.prepare import PARTS
 
 CHECKPOINT = "checkpoint.pt"
 _MANIFEST = "manifest.json"
@@ -94,6 +97,8 @@ class StageStore:
         if checkpoints:
             newest = max(checkpoints, key=lambda path: path.stat().st_mtime_ns)
             shutil.copyfile(newest, folder / CHECKPOINT)
+        for path in earlier:
+            _take_over(path / PARTS, folder / PARTS)
         return Attempt(store=self, kind=kind, key=key, folder=folder, description=description)
 
     def attempts(self, kind: str, key: str) -> list[dict[str, Any]]:
@@ -164,6 +169,7 @@ class Attempt:
         )
         for name in (CHECKPOINT, _PROGRESS, _ATTEMPT):
             (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / PARTS, ignore_errors=True)
         write_json(self.folder / _MANIFEST, asdict(record))
         target = self.store.folder(self.kind, self.key)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -185,6 +191,24 @@ class Attempt:
     def report(self, values: Mapping[str, Any]) -> None:
         """Leave the latest progress for whoever looks."""
         write_json(self.folder / _PROGRESS, dict(values), durable=False)
+
+
+def _take_over(parts: Path, into: Path) -> None:
+    """Link the finished parts of an earlier attempt; it may still write others beside them."""
+    if not parts.is_dir():
+        return
+    into.mkdir(exist_ok=True)
+    for path in parts.iterdir():
+        target = into / path.name
+        if path.suffix == ".tmp" or target.exists():
+            continue
+        try:
+            os.link(path, target)
+        except FileNotFoundError:
+            continue
+        except OSError:  # a file system without links
+            shutil.copyfile(path, target.with_suffix(".tmp"))
+            target.with_suffix(".tmp").replace(target)
 
 
 def write_json(path: Path, value: object, *, durable: bool = True) -> None:

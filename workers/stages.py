@@ -18,7 +18,7 @@ from iac_core.backbones.interface import Backbone
 from iac_core.cells.genotype import Genotype
 from iac_core.cells.implant import ImplantedNetwork
 from iac_core.checkpoint import load_checkpoint, save_checkpoint
-from iac_core.data import DATASETS
+from iac_core.data import open_dataset
 from iac_core.data.prepare import prepare
 from iac_core.data.slices import PreparedData
 from iac_core.data.splits import Split, make_split
@@ -71,8 +71,15 @@ class StageRoom:
         return self.store.folder(kind, self.task.parents[kind])
 
     def data(self) -> PreparedData:
-        """Open the prepared slices."""
-        return PreparedData.open(self.parent("prepare"))
+        """Open the prepared slices; CT is normalised by the split's training patients."""
+        data = PreparedData.open(self.parent("prepare"))
+        return data.with_ct_of(self.split(data).train)
+
+    def split(self, data: PreparedData) -> Split:
+        """Return the split of the job, the saved one where a pre-training saved it."""
+        if "pretrain" in self.task.parents:
+            return Split.load(self.parent("pretrain") / SPLIT)
+        return make_split(data.patients, self.task.job.settings.split, data.official_test)
 
     def training_room(self, data: PreparedData, split: Split) -> TrainingRoom:
         """Return what the training functions need."""
@@ -89,8 +96,7 @@ class StageRoom:
 def prepare_stage(room: StageRoom) -> Outcome:
     """Turn the data folder into slices."""
     source = room.task.source
-    root = Path(source.path)
-    dataset = DATASETS[source.layout](root)
+    dataset = open_dataset(source.layout, Path(source.path), source.options)
     summary = prepare(dataset, room.task.job.settings.prepare, room.folder, room.reporter)
     return asdict(summary)
 
@@ -98,7 +104,7 @@ def prepare_stage(room: StageRoom) -> Outcome:
 def pretrain_stage(room: StageRoom) -> Outcome:
     """Train a backbone."""
     job, data = room.task.job, room.data()
-    split = make_split(data.patients, job.settings.split)
+    split = room.split(data)
     split.save(room.folder / SPLIT)
     backbone = _fresh_backbone(room, data)
     result = pretrain(
@@ -114,7 +120,7 @@ def search_stage(room: StageRoom) -> Outcome:
     record = search(
         _trained_backbone(room, data),
         build_pruner(job.settings.pruner),
-        room.training_room(data, _split(room)),
+        room.training_room(data, room.split(data)),
         cell=job.settings.cell,
         settings=job.settings.search,
         seed=job.seed,
@@ -150,7 +156,7 @@ def search_stage(room: StageRoom) -> Outcome:
 def retrain_stage(room: StageRoom) -> Outcome:
     """Train the discrete cells, or the backbone for longer if there are none."""
     job, data = room.task.job, room.data()
-    training_room = room.training_room(data, _split(room))
+    training_room = room.training_room(data, room.split(data))
     settings = job.settings.retrain
     network = _network(room, data)
     if isinstance(network, ImplantedNetwork):
@@ -175,7 +181,7 @@ def evaluate_stage(room: StageRoom) -> Outcome:
     rows = score_patients(
         evaluation_mode(module),
         data,
-        _split(room),
+        room.split(data),
         job.settings.evaluate,
         device=room.device,
         reporter=room.reporter,
@@ -242,10 +248,6 @@ def _network(room: StageRoom, data: PreparedData) -> Backbone | ImplantedNetwork
     )
     network.to(room.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
-
-
-def _split(room: StageRoom) -> Split:
-    return Split.load(room.parent("pretrain") / SPLIT)
 
 
 def _as_module(network: Backbone | nn.Module) -> nn.Module:

@@ -1,15 +1,16 @@
 """From a job to its stages: what each stage's key is made of, and which comes next."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from iac_core.cells.genotype import random_genotype
+from iac_core.config import DatasetOptions
 from iac_core.seeding import numpy_generator
 from workers.job import Job, content_hash, plain
 
 STAGE_VERSIONS: dict[str, int] = {
-    "prepare": 1,
+    "prepare": 2,
     "pretrain": 1,
     "search": 2,
     "retrain": 1,
@@ -41,12 +42,14 @@ class DataSource:
     Attributes:
         layout: Reader of the folder.
         path: The folder, as a worker sees it; not part of any key.
+        options: What of it is used.
         fingerprint: Of its content; empty if the folder is not at hand, keys are provisional then.
     """
 
     layout: str
     path: str
     fingerprint: str
+    options: DatasetOptions = field(default_factory=DatasetOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +142,7 @@ def _prepare_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, An
     return {
         "layout": source.layout,
         "fingerprint": source.fingerprint,
+        "options": plain(source.options),
         "prepare": plain(job.settings.prepare),
     }
 

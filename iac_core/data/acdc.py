@@ -13,11 +13,11 @@ import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
+from iac_core.data.folders import existing, other_layout, visible
 from iac_core.data.nifti import read_labels, read_volume
 from iac_core.errors import DataError, Problem
-from iac_core.types import Volume, VolumeRef
+from iac_core.types import DatasetDescription, Volume, VolumeRef
 
 _PATIENT = re.compile(r"patient\d+")
 _FRAME = re.compile(r"(?P<patient>patient\d+)_frame(?P<frame>\d+)(?P<gt>_gt)?\.nii(\.gz)?")
@@ -25,22 +25,30 @@ _LEFT_VENTRICLE = 3
 _EXPECTED = (
     "<root>/training/patient001/patient001_frame01.nii.gz with patient001_frame01_gt.nii.gz"
 )
+_DESCRIPTION = DatasetDescription(
+    label_values=(0, 1, 2, 3),
+    classes={"RV": (1,), "MYO": (2,), "LV": (3,)},
+    channels=("cine",),
+    reorients=False,
+)
 
 
 class Acdc:
     """A folder in the layout of the ACDC challenge.
 
+    Patients under ``testing`` are the official test part.
+
     Args:
         root: The folder that holds ``training`` and/or ``testing``, or the patient folders.
     """
 
-    label_values: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
-    classes: ClassVar[Mapping[str, tuple[int, ...]]] = {"RV": (1,), "MYO": (2,), "LV": (3,)}
-    channels: ClassVar[tuple[str, ...]] = ("cine",)
-    reorients: ClassVar[bool] = False
-
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def description(self) -> DatasetDescription:
+        """Three structures of the heart on the file's own short axis."""
+        return _DESCRIPTION
 
     def volumes(self) -> tuple[VolumeRef, ...]:
         """Return both frames of every patient.
@@ -62,39 +70,20 @@ class Acdc:
 
     def load(self, ref: VolumeRef) -> Volume:
         """Read a frame with its labels."""
-        return read_volume(ref)
+        return read_volume(ref, n_channels=1)
 
     def _patient_folders(self) -> list[Path]:
-        if not self.root.is_dir():
-            raise DataError(
-                [
-                    Problem(
-                        file=str(self.root),
-                        rule="the data folder must exist",
-                        value="no folder",
-                        way_out="give the right one with --data NAME=PATH",
-                    )
-                ]
-            )
+        existing(self.root)
         places = [self.root / "training", self.root / "testing", self.root]
         folders = [
             entry
             for place in places
-            if place.is_dir()
-            for entry in sorted(place.iterdir())
+            for entry in visible(place)
             if entry.is_dir() and _PATIENT.fullmatch(entry.name)
         ]
         if not folders:
-            found = ", ".join(sorted(entry.name for entry in self.root.iterdir())[:6]) or "nothing"
-            raise DataError(
-                [
-                    Problem(
-                        file=str(self.root),
-                        rule=f"a folder in the ACDC layout must hold {_EXPECTED}",
-                        value=f"a folder that holds {found}",
-                        way_out="give the folder above `training`, or name the right layout",
-                    )
-                ]
+            raise other_layout(
+                self.root, f"a folder in the ACDC layout must hold {_EXPECTED}", "`training`"
             )
         return folders
 
@@ -126,8 +115,9 @@ class Acdc:
                 patient_id=folder.name,
                 volume_id=f"{folder.name}_frame{frame:02d}",
                 phase=phase,
-                image_path=images[frame],
+                image_paths=(images[frame],),
                 label_path=labels[frame],
+                is_official_test=folder.parent.name == "testing",
             )
             for frame, phase in phases.items()
         ]

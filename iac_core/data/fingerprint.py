@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from iac_core.errors import DataError, Problem
 from iac_core.types import SegmentationDataset
 
 _GZIP_TRAILER_BYTES = 8
@@ -18,18 +19,30 @@ def fingerprint(dataset: SegmentationDataset, root: Path) -> str:
     is SHA-256 of its content. Times and the root's own path count nothing.
 
     Raises:
-        DataError: If the folder is not of the reader's layout.
+        DataError: If the folder is not of the reader's layout, or a file is missing.
     """
-    files: set[Path] = set()
+    files = {root / name for name in dataset.description.side_files}
     for ref in dataset.volumes():
-        files |= {ref.image_path, ref.label_path}
-        beside = (ref.image_path.parent / name for name in _SIDE_FILES)
+        files |= {*ref.image_paths, ref.label_path}
+        beside = (ref.label_path.parent / name for name in _SIDE_FILES)
         files |= {path for path in beside if path.exists()}
+    problems = [_absent(path) for path in sorted(files) if not path.is_file()]
+    if problems:
+        raise DataError(problems)
     total = hashlib.sha256()
     for path in sorted(files):
         name = path.relative_to(root).as_posix()
         total.update(f"{name}\0{path.stat().st_size}\0{_content_mark(path)}\n".encode())
     return total.hexdigest()[:16]
+
+
+def _absent(path: Path) -> Problem:
+    return Problem(
+        file=str(path),
+        rule="a file that the data set names must exist",
+        value="no file",
+        way_out="restore it from the original data",
+    )
 
 
 def _content_mark(path: Path) -> str:

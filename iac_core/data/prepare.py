@@ -1,9 +1,15 @@
-"""From a data folder to slices of one size, one volume in memory at a time."""
+"""From a data folder to slices of one size, one volume in memory at a time.
+
+Every volume leaves a part, a file that is whole or absent; what was prepared before a stop or a
+crash is not prepared again. At the end the parts become the arrays that training maps.
+"""
 
 import json
-from collections.abc import Iterator
+import os
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,19 +17,24 @@ import numpy as np
 from numpy import ndarray
 
 from iac_core.config import PrepareSettings
+from iac_core.data.intensities import clip_to_histogram, foreground_histogram, zscore
 from iac_core.data.nifti import canonical_axes
 from iac_core.data.slices import (
+    HISTOGRAMS,
     IMAGES,
     INDEX,
     LABELS,
     REFERENCE,
     PreparedVolume,
-    volume_to_json,
 )
-from iac_core.data.transforms import normalise, to_slices, volume_geometry
+from iac_core.data.transforms import to_slices, volume_geometry
 from iac_core.errors import StopRequested
 from iac_core.seeding import numpy_generator
-from iac_core.types import Reporter, SegmentationDataset, Volume, VolumeRef
+from iac_core.types import DatasetDescription, Reporter, SegmentationDataset, Volume, VolumeRef
+
+PARTS = "checkpoint.parts"
+"""Folder of the parts, below that of the preparation."""
+_NORMALISATION_OF = {"mr": "zscore", "mr_masked": "zscore_nonzero", "ct": "ct"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,50 +50,43 @@ class PreparedSummary:
 def prepare(
     dataset: SegmentationDataset, settings: PrepareSettings, into: Path, reporter: Reporter
 ) -> PreparedSummary:
-    """Write slices, labels, reference labels and their index.
+    """Write slices, labels, reference labels, histograms of CT and their index.
 
     Args:
         dataset: The data folder.
         settings: Size, spacing and normalisation.
-        into: An existing folder.
+        into: An existing folder; parts of an earlier attempt in it are used.
         reporter: Told of every volume; asked whether to stop before each.
 
     Raises:
         DataError: If a volume cannot be read.
-        StopRequested: If the user asked to stop; the preparation starts again.
+        StopRequested: If the user asked to stop; the parts stay.
     """
-    refs = dataset.volumes()
-    size = settings.size
-    volumes: list[PreparedVolume] = []
-    trains: list[bool] = []
-    n_voxels = 0
-    image_shape, label_shape = (len(dataset.channels), size, size), (size, size)
-    with (
-        _growing_array(into / IMAGES, image_shape, np.float32) as images,
-        _growing_array(into / LABELS, label_shape, np.uint8) as labels,
-        _growing_array(into / REFERENCE, (), np.uint8) as reference,
-    ):
-        for position, ref in enumerate(refs):
-            if reporter.should_stop():
-                raise StopRequested("preparation stopped")
-            volume = dataset.load(ref)
-            prepared = _describe(ref, volume, dataset, settings, len(trains), n_voxels)
-            image_slices, label_slices = _slices(volume, prepared, dataset, settings)
-            images.append(image_slices)
-            labels.append(label_slices)
-            reference.append(volume.labels.reshape(-1))
-            trains += _training_slices(label_slices, ref, settings)
-            n_voxels += volume.labels.size
-            volumes.append(prepared)
-            reporter.progress(epoch=position + 1, n_epochs=len(refs))
+    refs, description = dataset.volumes(), dataset.description
+    parts = into / PARTS
+    parts.mkdir(exist_ok=True)
+    paths = [parts / f"{position:06d}.npz" for position in range(len(refs))]
+    for position, (ref, path) in enumerate(zip(refs, paths, strict=True)):
+        if reporter.should_stop():
+            raise StopRequested("preparation stopped")
+        if not path.exists():
+            _write_part(path, _part(ref, dataset.load(ref), description, settings))
+        reporter.progress(epoch=position + 1, n_epochs=len(refs))
+    volumes, trains = _join(paths, into, description, settings)
     index = {
-        "label_values": list(dataset.label_values),
-        "classes": {name: list(values) for name, values in dataset.classes.items()},
-        "channels": list(dataset.channels),
+        "label_values": list(description.label_values),
+        "classes": {name: list(values) for name, values in description.classes.items()},
+        "channels": list(description.channels),
+        "flip_axes": list(description.flip_axes),
+        "n_neighbours": settings.n_neighbours,
+        "clip_percentiles": list(settings.clip_percentiles),
         "trains": trains,
-        "volumes": [volume_to_json(volume) for volume in volumes],
+        "volumes": [asdict(volume) for volume in volumes],
     }
     (into / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    for path in paths:
+        path.unlink()
+    parts.rmdir()
     return PreparedSummary(
         n_patients=len({ref.patient_id for ref in refs}),
         n_volumes=len(volumes),
@@ -91,16 +95,48 @@ def prepare(
     )
 
 
+def _part(
+    ref: VolumeRef, volume: Volume, description: DatasetDescription, settings: PrepareSettings
+) -> dict[str, ndarray]:
+    """Everything that the joined arrays take from one volume."""
+    chosen = settings.normalisation
+    normalisation = _NORMALISATION_OF[ref.intensity] if chosen == "modality" else chosen
+    described = _describe(ref, volume, description, settings, normalisation)
+    geometry = described.geometry
+    if normalisation == "ct":
+        image = clip_to_histogram(volume.image)
+        histogram = foreground_histogram(image, volume.labels > 0)
+    else:
+        image = zscore(
+            volume.image, settings.clip_percentiles, nonzero=normalisation == "zscore_nonzero"
+        )
+        histogram = np.zeros((len(image), 0), dtype=np.uint32)
+    channels = [
+        to_slices(channel, geometry, interpolate=True, fill=float(channel.min()))
+        for channel in image
+    ]
+    indices = np.searchsorted(description.label_values, volume.labels).astype(np.uint8)
+    labels = to_slices(indices, geometry, interpolate=False, fill=0)
+    packed = zlib.compress(np.ascontiguousarray(volume.labels).tobytes(), level=1)
+    return {
+        "images": np.stack(channels, axis=1).astype(np.float16),
+        "labels": labels,
+        "reference": np.frombuffer(packed, dtype=np.uint8),
+        "histogram": histogram,
+        "trains": _training_slices(labels, ref, settings),
+        "volume": np.array(json.dumps(asdict(described))),
+    }
+
+
 def _describe(
     ref: VolumeRef,
     volume: Volume,
-    dataset: SegmentationDataset,
+    description: DatasetDescription,
     settings: PrepareSettings,
-    first_slice: int,
-    first_voxel: int,
+    normalisation: str,
 ) -> PreparedVolume:
     order, signs = (0, 1, 2), (1, 1, 1)
-    if dataset.reorients:
+    if description.reorients:
         order, found = canonical_axes(volume.affine)
         signs = (found[0], found[1], found[2])
     shape = volume.labels.shape
@@ -116,38 +152,62 @@ def _describe(
         patient_id=ref.patient_id,
         volume_id=ref.volume_id,
         phase=ref.phase,
-        first_slice=first_slice,
+        is_official_test=ref.is_official_test,
+        normalisation=normalisation,
         n_slices=shape[order[2]],
-        first_voxel=first_voxel,
         spacing_mm=volume.spacing_mm,
         affine=tuple(tuple(float(value) for value in row) for row in volume.affine),
         geometry=geometry,
     )
 
 
-def _slices(
-    volume: Volume,
-    prepared: PreparedVolume,
-    dataset: SegmentationDataset,
-    settings: PrepareSettings,
-) -> tuple[ndarray, ndarray]:
-    """Images ``(D, C, H, W)`` float32 and label indices ``(D, H, W)`` uint8 of one volume."""
-    geometry = prepared.geometry
-    normalised = normalise(volume.image, settings.clip_percentiles)
-    channels = [
-        to_slices(channel, geometry, interpolate=True, fill=float(channel.min()))
-        for channel in normalised
-    ]
-    indices = np.searchsorted(dataset.label_values, volume.labels).astype(np.uint8)
-    labels = to_slices(indices, geometry, interpolate=False, fill=0)
-    return np.stack(channels, axis=1).astype(np.float32), labels
-
-
-def _training_slices(labels: ndarray, ref: VolumeRef, settings: PrepareSettings) -> list[bool]:
-    """All slices with foreground, and a drawn share of the others."""
+def _training_slices(labels: ndarray, ref: VolumeRef, settings: PrepareSettings) -> ndarray:
+    """All slices with foreground, and a drawn share of the others; bool."""
     draws = numpy_generator(0, "background", ref.volume_id).random(len(labels))
     has_foreground = labels.reshape(len(labels), -1).any(axis=1)
-    return [bool(value) for value in has_foreground | (draws < settings.background_share)]
+    chosen: ndarray = has_foreground | (draws < settings.background_share)
+    return chosen
+
+
+def _write_part(path: Path, part: dict[str, ndarray]) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **part)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _join(
+    paths: Sequence[Path], into: Path, description: DatasetDescription, settings: PrepareSettings
+) -> tuple[list[PreparedVolume], list[bool]]:
+    """Append part after part to the arrays; return the volumes and which slices train."""
+    size, n_channels = settings.size, len(description.channels)
+    volumes: list[PreparedVolume] = []
+    trains: list[bool] = []
+    first_byte = 0
+    with (
+        _growing_array(into / IMAGES, (n_channels, size, size), np.float16) as images,
+        _growing_array(into / LABELS, (size, size), np.uint8) as labels,
+        _growing_array(into / REFERENCE, (), np.uint8) as reference,
+        _growing_array(into / HISTOGRAMS, (), np.uint32) as histograms,
+    ):
+        for path in paths:
+            with np.load(path, allow_pickle=False) as part:
+                images.append(part["images"])
+                labels.append(part["labels"])
+                reference.append(part["reference"])
+                histograms.append(part["histogram"].reshape(-1))
+                described = json.loads(str(part["volume"]))
+                described |= {
+                    "first_slice": len(trains),
+                    "first_byte": first_byte,
+                    "n_bytes": len(part["reference"]),
+                }
+                volumes.append(PreparedVolume.from_json(described))
+                first_byte += len(part["reference"])
+                trains += [bool(value) for value in part["trains"]]
+    return volumes, trains
 
 
 class _Growing:

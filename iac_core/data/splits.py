@@ -3,9 +3,11 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
 
 from iac_core.config import SplitSettings
 from iac_core.errors import ConfigError
@@ -51,7 +53,9 @@ class Split:
         return split
 
 
-def make_split(patient_ids: Sequence[str], settings: SplitSettings) -> Split:
+def make_split(
+    patient_ids: Sequence[str], settings: SplitSettings, official_test: Collection[str] = ()
+) -> Split:
     """Split patients by the settings.
 
     With folds: patients are shuffled and dealt like cards; fold `fold` is the test part, a share
@@ -60,12 +64,19 @@ def make_split(patient_ids: Sequence[str], settings: SplitSettings) -> Split:
     Args:
         patient_ids: Every patient once, in any order.
         settings: Folds or a file.
+        official_test: Patients that the publishers set aside for testing.
 
     Raises:
         ConfigError: If a part is empty, or the file names unknown or repeated patients.
     """
     known = sorted(set(patient_ids))
-    split = _from_file(known, settings) if settings.file else _from_folds(known, settings)
+    official = sorted(set(official_test) & set(known))
+    if settings.file:
+        split = _from_file(known, settings)
+    elif settings.test == "official" and official:
+        split = _from_official(known, official, settings)
+    else:
+        split = _from_folds(known, settings)
     for part in _PARTS:
         if not getattr(split, part):
             raise ConfigError(
@@ -92,6 +103,19 @@ def _from_folds(known: list[str], settings: SplitSettings) -> Split:
         train=tuple(sorted(train)),
         validation=tuple(sorted(rest[:n_validation])),
         test=tuple(sorted(test)),
+    )
+
+
+def _from_official(known: list[str], test: list[str], settings: SplitSettings) -> Split:
+    rest = [patient for patient in known if patient not in set(test)]
+    order = numpy_generator(settings.seed, "split").permutation(len(rest))
+    n_validation = max(1, round(settings.validation_share * len(rest)))
+    shuffled = np.roll([rest[index] for index in order], -settings.fold * n_validation).tolist()
+    train = shuffled[n_validation:][: settings.n_train_patients]
+    return Split(
+        train=tuple(sorted(train)),
+        validation=tuple(sorted(shuffled[:n_validation])),
+        test=tuple(test),
     )
 
 

@@ -1,4 +1,4 @@
-"""Geometry and intensity of volumes: forward to slices, and back to the original grid.
+"""Geometry of volumes: forward to slices, and back to the original grid.
 
 Resampling keeps the extent of a slice: pixel i of n covers ``[i, i + 1] / n`` of it, so the
 centre of pixel i lies at ``(i + 0.5) / n``. The same rule serves both directions.
@@ -52,23 +52,6 @@ def volume_geometry(
         resampled=(rows, columns),
         size=size,
     )
-
-
-def normalise(
-    image: Float[ndarray, "c x y z"], percentiles: tuple[float, float]
-) -> Float[ndarray, "c x y z"]:
-    """Clip each channel to its percentiles, subtract its mean and divide by its deviation.
-
-    A channel without any variation becomes zeros.
-    """
-    out = np.empty(image.shape, dtype=np.float32)
-    for channel, values in enumerate(image):
-        low, high = np.percentile(values, percentiles)
-        clipped = np.clip(values.astype(np.float64), low, high)
-        deviation = clipped.std()
-        centred = clipped - clipped.mean()
-        out[channel] = centred / deviation if deviation > 0 else 0.0
-    return out
 
 
 def to_slices(

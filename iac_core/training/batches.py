@@ -51,7 +51,7 @@ def load_batch(
 
     On a CUDA device the copy starts from pinned memory and does not wait.
     """
-    images = torch.from_numpy(np.ascontiguousarray(data.images[indices]))
+    images = torch.from_numpy(data.load_images(indices))
     if device.type == "cuda":
         images = images.pin_memory()
     images = images.to(device, non_blocking=True, memory_format=torch.channels_last)

@@ -124,10 +124,39 @@ def test_a_report_from_a_server_that_is_away_says_so(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_check_reads_a_folder(phantom_folder, tmp_path):
-    done = orchestrator("check", phantom_folder, cwd=tmp_path)
+def test_data_check_reads_a_folder_and_says_what_it_holds(phantom_folder, tmp_path):
+    done = orchestrator("data", "check", f"acdc={phantom_folder}", cwd=tmp_path)
     assert done.returncode == 0
     assert "8 patients, 16 labelled volumes" in done.stdout
+    assert "LV: in 16 of 16 volumes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("acdc",), "must be LAYOUT=PATH"),
+        (("kits24=/absent",), "did you mean 'kits23'?"),
+        (("acdc=/absent",), "the data folder must exist"),
+        (("acdc=PHANTOM", "--leave-out", "patient01"), "did you mean 'patient001'?"),
+        (("acdc=PHANTOM", "--patient-pattern", "("), "one group"),
+    ],
+)
+def test_data_check_says_what_is_wrong_with_what_was_typed(phantom_folder, tmp_path, words, said):
+    typed = [word.replace("PHANTOM", str(phantom_folder)) for word in words]
+    done = orchestrator("data", "check", *typed, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_data_show_writes_a_page_with_a_picture_of_every_volume(phantom_folder, tmp_path):
+    words = ("data", "show", f"acdc={phantom_folder}", "--volumes", "3", "--out", "a/page.html")
+    done = orchestrator(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "a" / "page.html").read_text()
+    assert text.count("data:image/png;base64,iVBOR") == 3
+    assert "patient001_frame01 ED" in text
+    assert all(name in text for name in ("RV", "MYO", "LV"))
 
 
 def test_a_second_driver_is_refused(tmp_path):

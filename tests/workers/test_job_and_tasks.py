@@ -76,6 +76,7 @@ ANOTHER = {
     "first_check_epoch": 9, "weak_share": 0.4, "max_share": 0.4, "min_operations": 2,
     "stop_operations": 2, "stop_patience_epochs": 9, "rank_guard": False, "prune_edges": True,
     "pace": SearchPace(start_share=0.5), "keep_features": False, "enabled": False,
+    "normalisation": "ct", "n_neighbours": 1, "test": "official",
     "flips": False, "rotation_degrees": 5.0, "scale": 0.2, "shift": 0.2, "intensity": 0.2,
     "noise_sd": 0.2,
 }  # fmt: skip

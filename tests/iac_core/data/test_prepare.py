@@ -1,5 +1,6 @@
 import json
 
+import layout_folders
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,19 +8,23 @@ from hypothesis import strategies as st
 
 from iac_core.config import PrepareSettings
 from iac_core.data.acdc import Acdc
+from iac_core.data.check import check_dataset
+from iac_core.data.intensities import zscore
+from iac_core.data.kits import Kits
+from iac_core.data.msd import Msd
 from iac_core.data.nifti import canonical_axes
 from iac_core.data.prepare import prepare
 from iac_core.data.slices import INDEX, PreparedData
 from iac_core.data.transforms import (
     centre_crop_or_pad,
     labels_to_volume,
-    normalise,
     probabilities_to_volume,
     resize,
     to_slices,
     volume_geometry,
 )
-from iac_core.errors import DataError
+from iac_core.data.user_folder import UserFolder
+from iac_core.errors import DataError, StopRequested
 from iac_core.types import SilentReporter
 
 
@@ -75,13 +80,13 @@ def test_crop_and_pad_undo_each_other_where_nothing_is_lost(n, size):
 
 
 def test_a_constant_channel_becomes_zeros_and_not_nan():
-    out = normalise(np.full((1, 3, 3, 2), 7.0, dtype=np.float32), (0.5, 99.5))
+    out = zscore(np.full((1, 3, 3, 2), 7.0, dtype=np.float32), (0.5, 99.5), nonzero=False)
     assert (out == 0).all()
 
 
 def test_normalised_intensities_have_mean_0_and_deviation_1():
     image = np.random.default_rng(0).gamma(2, 100, size=(2, 20, 20, 5)).astype(np.float32)
-    out = normalise(image, (0.5, 99.5))
+    out = zscore(image, (0.5, 99.5), nonzero=False)
     assert out.mean(axis=(1, 2, 3)) == pytest.approx(0, abs=1e-4)
     assert out.std(axis=(1, 2, 3)) == pytest.approx(1, abs=1e-3)
 
@@ -90,7 +95,8 @@ def test_prepared_arrays_are_mapped_and_fit_their_index(prepared_folder):
     data = PreparedData.open(prepared_folder)
     assert isinstance(data.images, np.memmap)
     assert data.images.shape == (len(data.labels), 1, 32, 32)
-    assert data.images.dtype == np.float32
+    assert data.images.dtype == np.float16
+    assert data.load_images(np.arange(2)).dtype == np.float32
     assert len(data.patients) == 8
     assert sum(volume.n_slices for volume in data.volumes) == len(data.images)
     assert (data.n_classes, data.n_channels, data.size) == (4, 1, 32)
@@ -129,6 +135,139 @@ def test_a_damaged_preparation_says_to_delete_it(prepared_folder, tmp_path):
     (tmp_path / INDEX).write_text(json.dumps(index))
     with pytest.raises(DataError, match="delete the folder"):
         PreparedData.open(tmp_path)
+
+
+class StopAt(SilentReporter):
+    def __init__(self, n):
+        self.left = n
+
+    def should_stop(self):
+        self.left -= 1
+        return self.left < 0
+
+
+class Counted:
+    """A data set that counts what is loaded."""
+
+    def __init__(self, dataset):
+        self.dataset, self.n_loaded = dataset, 0
+        self.description, self.volumes = dataset.description, dataset.volumes
+
+    def load(self, ref):
+        self.n_loaded += 1
+        return self.dataset.load(ref)
+
+
+def test_a_stopped_preparation_goes_on_with_what_it_has(phantom_folder, prepared_folder, tmp_path):
+    dataset = Counted(Acdc(phantom_folder))
+    wanted = PrepareSettings(size=32, spacing_mm=5.0)
+    with pytest.raises(StopRequested):
+        prepare(dataset, wanted, tmp_path, StopAt(5))
+    assert not (tmp_path / INDEX).exists()
+    assert dataset.n_loaded == 5
+    prepare(dataset, wanted, tmp_path, SilentReporter())
+    assert dataset.n_loaded == 16
+    names = sorted(path.name for path in prepared_folder.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    for path in prepared_folder.iterdir():
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+
+
+def test_neighbours_are_further_channels_and_end_slices_are_repeated(phantom_folder, tmp_path):
+    wanted = PrepareSettings(size=32, spacing_mm=5.0, n_neighbours=1)
+    prepare(Acdc(phantom_folder), wanted, tmp_path, SilentReporter())
+    data = PreparedData.open(tmp_path)
+    assert data.n_channels == 3
+    volume = data.volumes[1]
+    first, last = volume.first_slice, volume.first_slice + volume.n_slices - 1
+    plain = np.asarray(data.images[:, 0], dtype=np.float32)
+    found = data.load_images(np.array([first, first + 1, last]))
+    expected = [(first, first, first + 1), (first, first + 1, first + 2), (last - 1, last, last)]
+    assert np.array_equal(found, np.stack([plain[list(row)] for row in expected]))
+
+
+def ct_folder(tmp_path):
+    root = tmp_path / "ct"
+    layout_folders.folder(root)
+    return UserFolder(root)
+
+
+def test_ct_is_normalised_by_the_foreground_of_the_training_patients_alone(tmp_path):
+    dataset = ct_folder(tmp_path)
+    into = tmp_path / "prepared"
+    into.mkdir()
+    prepare(dataset, PrepareSettings(size=32, spacing_mm=2.0), into, SilentReporter())
+    data = PreparedData.open(into)
+    train = data.patients[:3]
+    volumes = [dataset.load(ref) for ref in dataset.volumes()[:3]]
+    voxels = np.concatenate([np.rint(one.image[0][one.labels > 0]) for one in volumes])
+    statistics = data.with_ct_of(train).ct
+    assert statistics.mean[0] == pytest.approx(voxels.mean(), abs=1e-2)
+    assert statistics.deviation[0] == pytest.approx(voxels.std(), abs=1e-2)
+    others = data.with_ct_of(data.patients[3:]).ct
+    assert others.mean[0] != statistics.mean[0]
+    with pytest.raises(AssertionError, match="training patients"):
+        data.load_images(np.array([0]))
+
+
+@pytest.mark.parametrize("normalisation", ["zscore", "zscore_nonzero"])
+def test_the_normalisation_of_a_layout_can_be_overruled(tmp_path, normalisation):
+    wanted = PrepareSettings(size=32, spacing_mm=2.0, normalisation=normalisation)
+    into = tmp_path / "prepared"
+    into.mkdir()
+    prepare(ct_folder(tmp_path), wanted, into, SilentReporter())
+    data = PreparedData.open(into)
+    assert {volume.normalisation for volume in data.volumes} == {normalisation}
+    assert data.with_ct_of(data.patients).ct is None
+    assert abs(float(data.load_images(np.arange(len(data.labels))).mean())) < 1
+
+
+@pytest.mark.slow
+def test_the_real_hippocampi_are_read_cut_and_brought_back(real_data, tmp_path):
+    root = real_data / "msd_hippocampus" / "Task04_Hippocampus"
+    dataset = Msd(root)
+    summary = check_dataset(dataset)
+    assert (summary.n_patients, summary.problems) == (260, ())
+    prepare(dataset, PrepareSettings(size=64, spacing_mm=1.0), tmp_path, SilentReporter())
+    data = PreparedData.open(tmp_path)
+    assert len(data.images) == 9270
+    foreground = np.asarray(data.labels).reshape(len(data.labels), -1).any(axis=1)
+    assert foreground.sum() == 6623
+    for volume in data.volumes[::20]:
+        slices = np.asarray(data.labels[volume.first_slice : volume.first_slice + volume.n_slices])
+        back = data.to_original(volume, one_hot(slices, 3))
+        assert np.array_equal(back, data.reference_labels(volume))
+
+
+@pytest.mark.slow
+def test_real_kidney_labels_return_to_their_grid(real_data, tmp_path):
+    """The masks are real, with their headers; the images are not at hand and made from them."""
+    import nibabel
+
+    root = tmp_path / "kits"
+    for source in sorted((real_data / "kits19_labels").glob("case_*")):
+        folder = root / source.name
+        folder.mkdir(parents=True)
+        mask = nibabel.load(source / "segmentation.nii.gz")
+        (folder / "segmentation.nii.gz").symlink_to(source / "segmentation.nii.gz")
+        image = np.asarray(mask.dataobj).astype(np.int16) * 60 - 20
+        nibabel.save(nibabel.Nifti1Image(image, mask.affine), folder / "imaging.nii.gz")
+    dataset = Kits(root, edition="kits19")
+    assert check_dataset(dataset).problems == ()
+    into = tmp_path / "prepared"
+    into.mkdir()
+    prepare(dataset, PrepareSettings(size=448, spacing_mm=1.0), into, SilentReporter())
+    data = PreparedData.open(into)
+    assert data.patients == tuple(ref.patient_id for ref in dataset.volumes())
+    for volume in data.volumes:
+        slices = np.asarray(data.labels[volume.first_slice : volume.first_slice + volume.n_slices])
+        back = data.to_original(volume, one_hot(slices, 3))
+        reference = data.reference_labels(volume)
+        mask = nibabel.load(root / volume.patient_id / "segmentation.nii.gz")
+        assert np.allclose(volume.affine, mask.affine)
+        assert np.array_equal(reference, np.asarray(mask.dataobj))
+        for values in data.classes.values():
+            assert dice(np.isin(back, values), np.isin(reference, values)) >= 0.97
 
 
 @pytest.mark.slow

@@ -87,3 +87,21 @@ def test_fewer_patients_than_folds_are_refused():
 def test_an_empty_part_is_refused():
     with pytest.raises(ConfigError, match="got none in 'train'"):
         make_split(PATIENTS[:2], SplitSettings(n_folds=2, validation_share=0.9))
+
+
+OFFICIAL = SplitSettings(test="official", validation_share=0.25)
+
+
+def test_the_official_test_part_is_the_test_part_and_folds_rotate_the_validation_patients():
+    official = PATIENTS[30:]
+    splits = [make_split(PATIENTS, replace(OFFICIAL, fold=fold), official) for fold in range(3)]
+    for split in splits:
+        assert split.test == tuple(official)
+        assert sorted(split.train + split.validation) == PATIENTS[:30]
+    assert len({patient for split in splits for patient in split.validation}) == 3 * 8
+
+
+def test_without_an_official_part_the_fold_is_tested():
+    fold = make_split(PATIENTS, replace(OFFICIAL, test="fold"))
+    assert make_split(PATIENTS, OFFICIAL) == fold
+    assert make_split(PATIENTS, replace(OFFICIAL, test="fold"), PATIENTS[30:]) == fold
