@@ -287,7 +287,7 @@ def slice_panels(panels: Sequence[SlicePanel], values: Sequence[int]) -> bytes:
         ):
             axes.imshow(panel.image.T, cmap="gray", origin="lower", aspect=panel.aspect)
             for value in values:
-                mask: np.ndarray = value == panel.labels.T
+                mask = np.isin(panel.labels.T, [value])
                 if mask.any():
                     axes.contour(mask, levels=[0.5], colors=[colours[value]], linewidths=1.2)
             axes.set_title(panel.title, color="white")
