@@ -10,6 +10,7 @@ from orchestrator.spec import AXES, SweepSpec
 from workers.job import Job, JobSettings
 
 Cell = Mapping[str, Any]
+_WITHOUT_CELLS = ("no_cell", "no_cell_longer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,9 @@ class Expansion:
 
     Attributes:
         jobs: In the grid's order (dataset, backbone, pruner, seed, further axes), then included
-        cells. dropped: Grid cells that an exclude left out.
+            cells.
+        dropped: Grid cells that an exclude left out, or whose backbone hosts no cells while the
+            arm needs one.
     """
 
     jobs: tuple[Job, ...]
@@ -36,6 +39,7 @@ def expand(spec: SweepSpec) -> Expansion:
     dropped: list[Cell] = []
     for cell in grid:
         excluded = any(_matches(cell, pattern) for pattern in spec.exclude)
+        excluded = excluded or not _is_possible(spec, cell)
         (dropped if excluded else kept).append(cell)
     for pattern in spec.exclude:
         if not any(_matches(cell, pattern) for cell in grid):
@@ -44,12 +48,25 @@ def expand(spec: SweepSpec) -> Expansion:
                 "correct or remove it"
             )
     jobs: dict[str, Job] = {}
+    for cell in spec.include:
+        if not _is_possible(spec, cell):
+            raise ConfigError(
+                f"{spec.path}: a backbone without skips must be included with the arms "
+                f"{' or '.join(_WITHOUT_CELLS)}, got {cell['backbone']} with {cell['pruner']}; "
+                "correct or remove it"
+            )
     for cell in [*kept, *spec.include]:
         job = _job(spec, cell)
         jobs.setdefault(job.job_id, job)
     if not jobs:
         raise ConfigError(f"{spec.path}: a sweep must have a job, got none; loosen its excludes")
     return Expansion(jobs=tuple(jobs.values()), dropped=tuple(dropped))
+
+
+def _is_possible(spec: SweepSpec, cell: Cell) -> bool:
+    """Whether the backbone hosts cells, or the arm needs none."""
+    backbone: Any = spec.backbones[cell["backbone"]]
+    return backbone.n_skips > 0 or spec.controls.get(cell["pruner"]) in _WITHOUT_CELLS
 
 
 def _grid(spec: SweepSpec) -> Iterator[Cell]:

@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -165,7 +165,8 @@ class SweepSpec:
         pruners: Every value of the pruner axis → the settings of its operation pruner, None for a
             control.
         controls: Value of the pruner axis → the control it stands for; operation pruners are
-        missing. resources: What stages need.
+            missing.
+        resources: What stages need.
         tracking: Where MLflow keeps the runs.
         store: Folder of the stages; None is the default below the runs.
         split_contents: Split file → hash of its content.
@@ -338,7 +339,8 @@ class _Reader:
         self, section: str, table: Mapping[str, type], controls: Sequence[str]
     ) -> tuple[dict[str, Any], dict[str, str]]:
         """Settings of every known name and of every name that the section adds."""
-        settings = {name: kind() for name, kind in table.items()}
+        # What has no settings of its own by default (a network of the user's) is used by ``type``.
+        settings = {name: kind() for name, kind in table.items() if not _required(kind)}
         named_controls = {name: name for name in controls}
         for name, value in self._mapping((section,), self.file.sweep.get(section)).items():
             entry = dict(self._mapping((section, name), value))
@@ -351,10 +353,20 @@ class _Reader:
                 self._unknown(place, kind, [*table, *controls], section.removesuffix("s"))
             else:
                 parsed = self._parsed((section, name), table[kind], entry)
-                settings[name] = table[kind]() if parsed is None else parsed
-                continue
+                if parsed is not None:
+                    settings[name] = self._located(parsed)
+                    continue
             settings.setdefault(name, None)  # known by name, so that the grid is not blamed too
         return {**settings, **dict.fromkeys(named_controls)}, named_controls
+
+    def _located(self, settings: T) -> T:
+        """The settings with a path that is relative to the sweep file made absolute."""
+        path = getattr(settings, "encoder_weights", None)
+        if path is None:
+            return settings
+        whole = str((self.file.path.parent / path).resolve())
+        located: T = replace(settings, encoder_weights=whole)  # type: ignore[type-var]
+        return located
 
     def _axes(
         self, raw: object, known: Mapping[str, Sequence[str]], stages: Mapping[str, Any]
@@ -509,6 +521,15 @@ class _Reader:
         """The key that a rule begins with, if the file has it there."""
         named = (*place, rule.split(" ", 1)[0])
         return named if named in self.file.lines else place
+
+
+def _required(settings: type) -> list[str]:
+    """Fields without a default."""
+    return [
+        entry.name
+        for entry in fields(settings)
+        if entry.default is MISSING and entry.default_factory is MISSING
+    ]
 
 
 def _settings_at(settings: type, loc: Sequence[str | int]) -> type:

@@ -17,7 +17,11 @@ PACKAGES = ("iac_core", "workers", "results", "orchestrator")
 ONLY_IN = {
     "nibabel": {"iac_core/data/nifti.py"},
     "numba": {"iac_core/kernels/planes.py"},
-    "monai": {"iac_core/backbones/flexible_unet.py"},
+    "monai": {
+        "iac_core/backbones/flexible_unet.py",
+        "iac_core/backbones/dyn_unet.py",
+        "iac_core/backbones/rivals.py",
+    },
     "ray": {"orchestrator/ray_executor.py"},
     "pydantic": {"orchestrator/spec.py"},
     "yaml": {"orchestrator/sweep_file.py", "iac_core/data/user_folder.py"},

@@ -121,7 +121,7 @@ class Job:
                 "pruner_type": type(self.settings.pruner).__name__,
                 **{name: plain(getattr(self.settings, name)) for name in _SECTIONS},
                 "augmentation": self.augmentation_identity(),
-                "backbone_settings": plain(self.settings.backbone),
+                "backbone_settings": self.backbone_identity(),
                 "pruner_settings": plain(self.settings.pruner),
                 "split": self.split_identity(),
             }
@@ -142,6 +142,11 @@ class Job:
             }
         return identity
 
+    def backbone_identity(self) -> dict[str, Any]:
+        """Return what identifies the backbone: a file of weights by its hash, not its path."""
+        identity: dict[str, Any] = plain(self.settings.backbone)
+        return {name: value for name, value in identity.items() if name != "encoder_weights"}
+
     def augmentation_identity(self) -> dict[str, Any]:
         """Return what identifies the views of a training; ranges count for nothing when off."""
         settings = self.settings.augmentation
@@ -154,7 +159,9 @@ class Job:
         flat: dict[str, str | int | float | bool] = {}
         for section, settings in sections.items():
             for name, value in (plain(settings) or {}).items():
-                if isinstance(value, list):
+                if isinstance(value, list) and not any(isinstance(one, dict) for one in value):
                     value = ",".join(str(entry) for entry in value)
+                elif isinstance(value, list | dict):
+                    value = json.dumps(value, sort_keys=True)
                 flat[f"config_{section}_{name}"] = "" if value is None else value
         return flat

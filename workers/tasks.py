@@ -150,7 +150,7 @@ def _prepare_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, An
 def _pretrain_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any]:
     return {
         "split": job.split_identity(),
-        "backbone": plain(job.settings.backbone),
+        "backbone": job.backbone_identity(),
         "backbone_type": type(job.settings.backbone).__name__,
         "pretrain": plain(job.settings.pretrain),
         "seed": job.seed,

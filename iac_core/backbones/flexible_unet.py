@@ -1,4 +1,4 @@
-"""MONAI's FlexibleUNet, in 2-D, behind the backbone interface. The file that imports MONAI."""
+"""MONAI's FlexibleUNet, in 2-D, behind the backbone interface."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iac_core.backbones.interface import Adapter, SkipSite, fit_to, keep_skip
+from iac_core.backbones.encoder_weights import check_encoder_weights, load_encoder_weights
+from iac_core.backbones.interface import Adapter, SkipSite, fit_to, keep_skip, recorded_sites
 from iac_core.config import require
 
 
@@ -19,11 +20,15 @@ class FlexibleUNetSettings:
     Attributes:
         encoder: MONAI's name of a residual or efficient network.
         decoder_channels: Channels of the five decoder levels, deepest first.
+        encoder_weights: File with pre-trained weights of the encoder.
+        encoder_weights_sha256: Hash of that file.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     encoder: str = "resnet18"
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    encoder_weights: str | None = None
+    encoder_weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
         require(
@@ -36,11 +41,37 @@ class FlexibleUNetSettings:
             "decoder_channels must name five levels of at least 1 channel",
             self.decoder_channels,
         )
+        check_encoder_weights(self.encoder_weights, self.encoder_weights_sha256)
 
     @property
     def n_skips(self) -> int:
         """Skip connections of the network."""
         return len(self.decoder_channels) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResNet34UNetSettings(FlexibleUNetSettings):
+    """The same with a ResNet-34."""
+
+    encoder: str = "resnet34"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResNet50UNetSettings(FlexibleUNetSettings):
+    """The same with a ResNet-50."""
+
+    encoder: str = "resnet50"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EfficientNetB0UNetSettings(FlexibleUNetSettings):
+    """The same with an EfficientNet-B0."""
+
+    encoder: str = "efficientnet-b0"
+
+
+_CLASSIFIER = ("_conv_head", "_bn1", "_avg_pooling", "_dropout", "_fc")
+"""Parts of an EfficientNet that a segmentation never runs; they would count as parameters."""
 
 
 class _Decoder(nn.Module):
@@ -61,8 +92,6 @@ class FlexibleUNet(nn.Module):
         n_classes: Classes, background included.
     """
 
-    Settings: ClassVar[type] = FlexibleUNetSettings
-
     def __init__(self, settings: FlexibleUNetSettings, *, n_channels: int, n_classes: int) -> None:
         from monai.networks import nets  # here: the core works without MONAI otherwise
 
@@ -75,8 +104,15 @@ class FlexibleUNet(nn.Module):
             pretrained=False,
         )
         self.encoder: nn.Module = network.encoder
+        for name in _CLASSIFIER:
+            if hasattr(self.encoder, name):
+                delattr(self.encoder, name)
+        if settings.encoder_weights is not None and settings.encoder_weights_sha256 is not None:
+            load_encoder_weights(
+                self.encoder, settings.encoder_weights, settings.encoder_weights_sha256
+            )
         self.decoder: nn.Module = _Decoder(network.decoder.blocks, network.segmentation_head)
-        self.sites = self._find_sites(n_channels)
+        self.sites: tuple[SkipSite, ...] = recorded_sites(self, n_channels)
 
     def encode(self, images: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """Return the encoder's features, finest (stride 2) first."""
@@ -102,22 +138,3 @@ class FlexibleUNet(nn.Module):
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         """Return logits of the backbone without cells."""
         return fit_to(self.decode(self.encode(images)), images.shape[-2:])
-
-    def _find_sites(self, n_channels: int) -> tuple[SkipSite, ...]:
-        """Record channels and strides of the skips in one forward pass."""
-        sites: dict[int, SkipSite] = {}
-        size = 64
-
-        def record(level: int, skip: Tensor, upsampled: Tensor) -> Tensor:
-            sites[level] = SkipSite(
-                skip_channels=skip.shape[1],
-                decoder_channels=upsampled.shape[1],
-                stride=size // skip.shape[-1],
-            )
-            return skip
-
-        self.eval()
-        with torch.no_grad():
-            self.decode(self.encode(torch.zeros(1, n_channels, size, size)), record)
-        self.train()
-        return tuple(sites[level] for level in sorted(sites))

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -43,6 +44,31 @@ class SkipSite:
     stride: int
 
 
+def recorded_sites(backbone: "Backbone", n_channels: int) -> tuple[SkipSite, ...]:
+    """Return channels and strides of the skips, recorded in one forward pass.
+
+    Args:
+        backbone: A network on the CPU; its buffers do not move.
+        n_channels: Image channels.
+    """
+    sites: dict[int, SkipSite] = {}
+    size = 64
+
+    def record(level: int, skip: Tensor, upsampled: Tensor) -> Tensor:
+        sites[level] = SkipSite(
+            skip_channels=skip.shape[1],
+            decoder_channels=upsampled.shape[1],
+            stride=size // skip.shape[-1],
+        )
+        return skip
+
+    backbone.train(False)
+    with torch.no_grad():
+        backbone.decode(backbone.encode(torch.zeros(1, n_channels, size, size)), record)
+    backbone.train(True)
+    return tuple(sites[level] for level in sorted(sites))
+
+
 @runtime_checkable
 class Backbone(Protocol):
     """A U-shaped network whose decoder takes its skips through an adapter.
@@ -53,7 +79,6 @@ class Backbone(Protocol):
         decoder: Everything after them, the output layer included.
     """
 
-    Settings: ClassVar[type]
     sites: tuple[SkipSite, ...]
     encoder: nn.Module
     decoder: nn.Module

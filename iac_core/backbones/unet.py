@@ -62,8 +62,6 @@ class UNet(nn.Module):
         n_classes: Classes, background included.
     """
 
-    Settings: ClassVar[type] = UNetSettings
-
     def __init__(self, settings: UNetSettings, *, n_channels: int, n_classes: int) -> None:
         super().__init__()
         widths = settings.widths

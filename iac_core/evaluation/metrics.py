@@ -36,7 +36,8 @@ class ClassScore:
         dice: 2 TP / (2 TP + FP + FN).
         hd95_mm: The larger of the two directed 95th percentiles of boundary distances.
         hd95_pooled_mm: The 95th percentile of both sets of distances together (MedPy's
-        definition). surface_dice: Share of both surfaces' area within the tolerance of the other.
+            definition).
+        surface_dice: Share of both surfaces' area within the tolerance of the other.
         state: Whether a mask was empty.
         reference_ml: Volume of the expert mask, in millilitres.
         prediction_ml: Volume of the predicted mask.

@@ -20,7 +20,7 @@ from iac_core.config import AugmentationSettings, PretrainSettings, RetrainSetti
 from iac_core.data.slices import PreparedData
 from iac_core.data.splits import Split
 from iac_core.errors import SearchError, StopRequested
-from iac_core.seeding import numpy_generator
+from iac_core.seeding import derive_seed, numpy_generator
 from iac_core.training.batches import autocast, epoch_order, load_view, n_steps_per_epoch
 from iac_core.training.losses import segmentation_loss
 from iac_core.training.validation import validation_dice
@@ -135,7 +135,8 @@ def fit(
 
     Args:
         network: The network, on the device of the room; its `train` keeps frozen parts as they
-        are. groups: What is trained, at which rates.
+            are.
+        groups: What is trained, at which rates.
         room: Data, split, device, checkpoint and reporter.
         settings: Epochs, batch size and rates.
         seed: The job's seed.
@@ -186,11 +187,18 @@ class _Fit:
 
     def train_epoch(self, epoch: int) -> None:
         """Run the remaining steps of an epoch, validate, and keep the best state."""
+        devices = [self.room.device] if self.room.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            self._train_epoch(epoch)
+
+    def _train_epoch(self, epoch: int) -> None:
         started = time.perf_counter()
         self.epoch = epoch
         self.network.train()
         for images, labels in self._remaining_batches(started):
             rate = self._set_learning_rates()
+            # Of dropout and its kin, which draw from torch's own generators.
+            torch.manual_seed(derive_seed(self.seed, self.purpose, "dropout", epoch, self.step))
             self.optimiser.zero_grad(set_to_none=True)
             with autocast(self.room.device, self.settings.precision):
                 logits = self.network(images)

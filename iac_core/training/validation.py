@@ -25,7 +25,8 @@ def validation_dice(
 
     Args:
         predict: Images ``(B, C, H, W)`` → logits ``(B, K, H, W)``; in the mode that it should
-        have. data: Prepared slices.
+            have.
+        data: Prepared slices.
         patient_ids: Patients to score.
         batch_size: Slices in a forward pass.
         device: Where `predict` runs.

@@ -200,6 +200,51 @@ def test_augmentation_is_an_axis_of_its_own(tmp_path):
     assert ("js_stability", True) in found
 
 
+def test_a_backbone_without_skips_keeps_the_arms_without_cells(tmp_path):
+    text = GOOD.replace("[unet, wide]", "[unet, attention_unet]").replace(
+        "pruner: [none,", "pruner: [no_cell, no_cell_longer, none,"
+    )
+    expansion = expand(load(tmp_path, text))
+    arms = {job.pruner for job in expansion.jobs if job.backbone == "attention_unet"}
+    assert arms == {"no_cell", "no_cell_longer"}
+    dropped = {cell["pruner"] for cell in expansion.dropped}
+    assert dropped == {"none", "js_stability", "patient", "random"}
+    include = "    include: [{dataset: acdc, backbone: attention_unet, pruner: none, seed: 9}]\n"
+    with pytest.raises(ConfigError, match="no_cell or no_cell_longer, got attention_unet"):
+        expand(load(tmp_path, text + include))
+
+
+def test_an_external_network_is_used_by_its_type_alone(tmp_path):
+    named = GOOD.replace(
+        "wide: {type: unet, widths: [32, 64]}",
+        "wide: {type: external, target: 'nets:Mine', skips: [{module: up.0, argument: skip}]}",
+    )
+    spec = load(tmp_path, named)
+    assert spec.backbones["wide"].skips[0].argument == "skip"
+    flat = expand(spec).jobs[-1].flat_settings()
+    assert flat["config_backbone_skips"] == (
+        '[{"argument": "skip", "module": "up.0", "upsampled": 0}]'
+    )
+    with pytest.raises(SweepError, match="backbone must be a known one, got 'external'"):
+        load(tmp_path, GOOD.replace("[unet, wide]", "[unet, external]"))
+    with pytest.raises(SweepError, match=r"target must be package\.module:Class"):
+        load(tmp_path, named.replace("nets:Mine", "nets.Mine"))
+
+
+def test_encoder_weights_lie_beside_the_sweep_and_count_by_their_hash(tmp_path):
+    def jobs(path):
+        text = GOOD.replace(
+            "wide: {type: unet, widths: [32, 64]}",
+            f"wide: {{type: resnet18_unet, encoder_weights: {path}, "
+            f"encoder_weights_sha256: '{'0' * 64}'}}",
+        )
+        return expand(load(tmp_path, text)).jobs
+
+    one, other = jobs("w.pt"), jobs("/elsewhere/v.pt")
+    assert one[-1].settings.backbone.encoder_weights == str(tmp_path / "w.pt")
+    assert [job.job_id for job in one] == [job.job_id for job in other]
+
+
 def test_a_sweep_file_is_a_ray_cluster_file():
     import json
     from pathlib import Path

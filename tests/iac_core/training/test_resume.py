@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from iac_core.backbones import build_backbone
+from iac_core.backbones.external import ExternalSettings
 from iac_core.backbones.unet import UNetSettings
 from iac_core.cells.genotype import random_genotype
 from iac_core.cells.implant import ImplantedNetwork
@@ -63,6 +64,19 @@ def run_pretrain(room):
     return result, network.state_dict()
 
 
+def run_with_dropout(room):
+    network = build_backbone(
+        ExternalSettings(
+            target="monai.networks.nets:BasicUNet",
+            arguments={"spatial_dims": 2, "features": [4, 4, 4, 4, 4, 4], "dropout": 0.3},
+            classes_argument="out_channels",
+        ),
+        n_channels=1, n_classes=4, seed=0,
+    )  # fmt: skip
+    result = pretrain(network, room, PRETRAIN, seed=0)
+    return result, network.state_dict()
+
+
 def run_retrain(scope):
     def run(room):
         genotype = random_genotype(CELL, 1, numpy_generator(0, "test"))
@@ -73,7 +87,10 @@ def run_retrain(scope):
     return run
 
 
-TRAININGS = {"pretrain": run_pretrain, "cell": run_retrain("cell"), "all": run_retrain("all")}
+TRAININGS = {
+    "pretrain": run_pretrain, "dropout": run_with_dropout,
+    "cell": run_retrain("cell"), "all": run_retrain("all"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(TRAININGS))
