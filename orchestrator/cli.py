@@ -1,4 +1,4 @@
-"""The command line: plan, run, status, report, sync, doctor, data, phantom."""
+"""The command line: plan, run, status, report, export, sync, doctor, data, phantom."""
 
 import json
 import os
@@ -208,6 +208,32 @@ def sync(sweep: SweepPath, data: DataOption = None, runs: RunsOption = _RUNS) ->
     if result.trouble:
         err.print(Text(f"MLflow is away: {result.trouble}"), style="red", soft_wrap=True)
         raise typer.Exit(EXIT_FAILED_JOBS)
+
+
+@app.command()
+def export(
+    sweep: SweepPath,
+    into: Annotated[Path, typer.Option(help="Folder to write; one folder per job in it.")],
+    data: DataOption = None,
+    runs: RunsOption = _RUNS,
+    job: Annotated[
+        list[str] | None, typer.Option(help="Start of a job's id (see `plan --jobs`); or all.")
+    ] = None,
+    program: Annotated[
+        list[str] | None,
+        typer.Option(help="Also write the whole network: onnx or torch_export."),
+    ] = None,
+) -> None:
+    """Write found cells and networks of finished jobs for use outside this project."""
+    from orchestrator.export import export_sweep
+
+    session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
+    for written in export_sweep(session, into, job or [], program or []):
+        checks = "".join(
+            f", {kind} within {difference:.1e} of the network"
+            for kind, difference in written.differences.items()
+        )
+        out.print(Text(f"{written.label}: {written.folder}{checks}"), soft_wrap=True)
 
 
 @app.command()

@@ -169,15 +169,7 @@ def retrain_stage(room: StageRoom) -> Outcome:
 def evaluate_stage(room: StageRoom) -> Outcome:
     """Score every patient of the subsets on the original grid."""
     job, data = room.task.job, room.data()
-    network = _network(room, data)
-    module = _as_module(network)
-    if "retrain" in room.task.parents:
-        state = load_checkpoint(room.parent("retrain") / WEIGHTS)
-        missing, unexpected = module.load_state_dict(state, strict=False)
-        if unexpected or any(not name.startswith("implant.backbone.") for name in missing):
-            raise ConfigError(
-                f"retrained weights must fit the network, got {unexpected} {missing}"
-            )
+    module = final_network(room, data)
     rows = score_patients(
         evaluation_mode(module),
         data,
@@ -206,6 +198,26 @@ STAGES: dict[str, Callable[[StageRoom], Outcome]] = {
     "evaluate": evaluate_stage,
 }
 """Kind of stage → function. Its version is in `workers.tasks.STAGE_VERSIONS`."""
+
+
+def final_network(room: StageRoom, data: PreparedData) -> nn.Module:
+    """Return the network that an evaluation scores, with all its trained weights.
+
+    Args:
+        room: That of an ``evaluate`` stage.
+        data: The prepared slices.
+
+    Raises:
+        ConfigError: If retrained weights do not fit.
+    """
+    module = _as_module(_network(room, data))
+    if "retrain" not in room.task.parents:
+        return module
+    state = load_checkpoint(room.parent("retrain") / WEIGHTS)
+    missing, unexpected = module.load_state_dict(state, strict=False)
+    if unexpected or any(not name.startswith("implant.backbone.") for name in missing):
+        raise ConfigError(f"retrained weights must fit the network, got {unexpected} {missing}")
+    return module
 
 
 def _keep(room: StageRoom, result: FitResult) -> Outcome:

@@ -12,7 +12,7 @@ from iac_core.backbones.encoder_unet import (
     residual_unet,
     vgg_unet,
 )
-from iac_core.backbones.external import External, ExternalSettings
+from iac_core.backbones.external import ExternalSettings, external
 from iac_core.backbones.flexible_unet import (
     EfficientNetB0UNetSettings,
     FlexibleUNet,
@@ -64,7 +64,7 @@ BACKBONES: dict[str, BackboneEntry] = {
     "dyn_unet": BackboneEntry(DynUNet, DynUNetSettings),
     "vgg_unet": BackboneEntry(vgg_unet, VggUNetSettings),
     "mobilenet_v2_unet": BackboneEntry(mobile_net_v2_unet, MobileNetV2UNetSettings),
-    "external": BackboneEntry(External, ExternalSettings),
+    "external": BackboneEntry(external, ExternalSettings),
     "attention_unet": BackboneEntry(attention_unet, AttentionUNetSettings),
     "unet_plus_plus": BackboneEntry(unet_plus_plus, UNetPlusPlusSettings),
     "unet_3_plus": BackboneEntry(unet_3_plus, UNet3PlusSettings),

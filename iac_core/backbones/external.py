@@ -73,30 +73,37 @@ class External(nn.Module):
     """A network that cells join through the arguments of its own modules.
 
     Args:
-        settings: The network and its skips.
+        network: Images → logits, or a list whose last entry they are.
+        skips: Where the skips enter, finest first.
+        multiple: Rows and columns that the network takes are multiples of this.
         n_channels: Image channels.
-        n_classes: Classes, background included.
 
     Raises:
-        ConfigError: If the network cannot be imported or built, or a skip is not where it is said
-            to be.
+        ConfigError: If a skip is not where it is said to be.
     """
 
-    def __init__(self, settings: ExternalSettings, *, n_channels: int, n_classes: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        skips: Sequence[SkipArgument],
+        *,
+        multiple: int,
+        n_channels: int,
+    ) -> None:
         super().__init__()
-        self.settings = settings
+        self.skips, self.multiple = tuple(skips), multiple
         self.encoder: nn.Module = nn.Identity()
-        self.decoder: nn.Module = _build(settings, n_channels, n_classes)
-        known = dict(self.decoder.named_modules())
-        for skip in settings.skips:
+        self.decoder: nn.Module = network
+        known = dict(network.named_modules())
+        for skip in self.skips:
             if skip.module not in known:
                 near = [name for name in known if name.endswith(skip.module.split(".")[-1])][:5]
                 raise ConfigError(
-                    f"a skip must be an argument of a module of {settings.target}, got "
+                    f"a skip must be an argument of a module of {type(network).__name__}, got "
                     f"{skip.module!r}; near names: {', '.join(near) or 'none'}"
                 )
         self.sites: tuple[SkipSite, ...] = ()
-        if settings.skips:
+        if self.skips:
             self.sites = recorded_sites(self, n_channels)
 
     def encode(self, images: Float[Tensor, "b c h w"]) -> list[Tensor]:
@@ -113,11 +120,10 @@ class External(nn.Module):
         """
         images = features[-1]
         height, width = images.shape[-2:]
-        multiple = self.settings.multiple
-        padding = (0, -width % multiple, 0, -height % multiple)
+        padding = (0, -width % self.multiple, 0, -height % self.multiple)
         x = F.pad(images, padding, mode="replicate") if any(padding) else images
         with ExitStack() as stack:
-            for level, skip in enumerate(self.settings.skips):
+            for level, skip in enumerate(self.skips):
                 hook = _Hook(level, skip, adapter)
                 module = self.decoder.get_submodule(skip.module)
                 handle = module.register_forward_pre_hook(hook, with_kwargs=True)
@@ -162,6 +168,20 @@ class _Hook:
                 f"arguments: {known}"
             )
         return value
+
+
+def external(settings: ExternalSettings, *, n_channels: int, n_classes: int) -> External:
+    """Return the network that the settings name.
+
+    Raises:
+        ConfigError: If it cannot be imported or built, or a skip is not where it is said to be.
+    """
+    return External(
+        _build(settings, n_channels, n_classes),
+        settings.skips,
+        multiple=settings.multiple,
+        n_channels=n_channels,
+    )
 
 
 def _build(settings: ExternalSettings, n_channels: int, n_classes: int) -> nn.Module:

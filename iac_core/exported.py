@@ -1,0 +1,257 @@
+"""Found cells outside a sweep: a folder of JSON and safetensors, and the way back into a network.
+
+::
+
+    <folder>/description.json      genotype, cell, sites, backbone, classes, preprocessing, scores
+    <folder>/cells.safetensors     weights of the cells and their gates
+    <folder>/network.safetensors   weights of the whole network
+    <folder>/network.onnx          the whole network for one size of slices, if asked for
+    <folder>/network.pt2           the same for `torch.export.load`
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from iac_core.backbones.external import External, SkipArgument
+from iac_core.backbones.interface import Backbone
+from iac_core.cells.genotype import Genotype
+from iac_core.cells.implant import ImplantedNetwork
+from iac_core.config import CellSettings, RetrainScope
+from iac_core.errors import ConfigError
+
+DESCRIPTION = "description.json"
+CELLS = "cells.safetensors"
+NETWORK = "network.safetensors"
+SCHEMA_VERSION = 1
+ProgramFormat = Literal["onnx", "torch_export"]
+_PREFIX = "implant."
+_BACKBONE_PREFIX = "implant.backbone."
+_LARGEST_DIFFERENCE = 1e-3
+"""Of logits, between a written program and the network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedCells:
+    """The cells of an exported folder.
+
+    Attributes:
+        genotype: The cells.
+        settings: Nodes, partial channels, second input and form.
+        description: Everything that ``description.json`` holds.
+        weights: State of cells and gates.
+    """
+
+    genotype: Genotype
+    settings: CellSettings
+    description: dict[str, Any]
+    weights: dict[str, Tensor]
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "ExportedCells":
+        """Read an exported folder.
+
+        Raises:
+            ConfigError: If it is not one.
+        """
+        path = Path(folder) / DESCRIPTION
+        try:
+            description = json.loads(path.read_text(encoding="utf-8"))
+            weights = load_file(Path(folder) / CELLS)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"an exported folder must hold {DESCRIPTION} and {CELLS}, got {folder} ({error}); "
+                "write one with `orchestrator export`"
+            ) from error
+        if description.get("schema") != SCHEMA_VERSION:
+            raise ConfigError(
+                f"{path}: the schema must be {SCHEMA_VERSION}, got {description.get('schema')}; "
+                "export again with this version"
+            )
+        return cls(
+            genotype=Genotype.from_json(json.dumps(description["genotype"])),
+            settings=CellSettings(**description["cell"]),
+            description=description,
+            weights=weights,
+        )
+
+    def implant_into(
+        self,
+        network: nn.Module,
+        skips: Sequence[tuple[str, int | str]] = (),
+        *,
+        n_channels: int = 1,
+        multiple: int = 32,
+        with_weights: bool = True,
+        scope: RetrainScope = "cell",
+        seed: int = 0,
+    ) -> ImplantedNetwork:
+        """Return a trained network with these cells in its skips.
+
+        Args:
+            network: A backbone of this project, or any module that maps images to logits.
+            skips: For any module: path of each module whose ``forward`` takes a skip, with the
+                position or name of that argument; finest first. The decoder's feature is argument
+                0.
+            n_channels: Image channels of the module.
+            multiple: Rows and columns that the module takes are multiples of this.
+            with_weights: Load the trained weights of the cells; otherwise they are fresh and are
+                to be trained.
+            scope: What trains; the rest is frozen.
+            seed: Of fresh weights.
+
+        Raises:
+            ConfigError: If the skips do not fit the cells.
+        """
+        host: Backbone
+        if isinstance(network, Backbone):
+            host = network
+        else:
+            arguments = [SkipArgument(module=path, argument=name) for path, name in skips]
+            host = External(network, arguments, multiple=multiple, n_channels=n_channels)
+        if not host.sites:
+            raise ConfigError("cells must go into skips, got none; name them with `skips`")
+        implanted = ImplantedNetwork(host, self.genotype, self.settings, scope=scope, seed=seed)
+        if with_weights:
+            self._load_weights(implanted)
+        return implanted
+
+    def _load_weights(self, implanted: ImplantedNetwork) -> None:
+        own = {
+            name: value
+            for name, value in implanted.state_dict().items()
+            if not name.startswith(_BACKBONE_PREFIX)
+        }
+        shapes = [{name: tuple(value.shape) for name, value in one.items()}
+                  for one in (own, self.weights)]  # fmt: skip
+        if shapes[0] != shapes[1]:
+            found = [(site.skip_channels, site.decoder_channels)
+                     for site in implanted.implant.backbone.sites]  # fmt: skip
+            made = [(s["skip_channels"], s["decoder_channels"]) for s in self.description["sites"]]
+            raise ConfigError(
+                f"weights must fit the skips they were trained in, {made} channels of skip and "
+                f"decoder, got {found}; pass with_weights=False and train the cells"
+            )
+        implanted.load_state_dict(self.weights, strict=False)
+
+
+def write_export(
+    folder: Path,
+    network: ImplantedNetwork,
+    genotype: Genotype,
+    cell: CellSettings,
+    description: dict[str, Any],
+) -> None:
+    """Write an implanted network as a folder that `ExportedCells` reads.
+
+    Args:
+        folder: An existing, empty folder.
+        network: The trained network.
+        genotype: Its cells.
+        cell: Settings of the cells.
+        description: What else is to be known: plain values.
+    """
+    state = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    cells = {name: value for name, value in state.items() if not name.startswith(_BACKBONE_PREFIX)}
+    save_file(cells, folder / CELLS)
+    save_file(_without_doubles(state), folder / NETWORK)
+    whole = {
+        "schema": SCHEMA_VERSION,
+        "genotype": json.loads(genotype.to_json()),
+        "cell": {
+            "n_nodes": cell.n_nodes,
+            "partial_channels": cell.partial_channels,
+            "second_input": cell.second_input,
+            "form": cell.form,
+        },
+        "sites": [
+            {
+                "skip_channels": site.skip_channels,
+                "decoder_channels": site.decoder_channels,
+                "stride": site.stride,
+            }
+            for site in network.implant.backbone.sites
+        ],
+        **description,
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(whole, indent=1), encoding="utf-8")
+
+
+def write_program(
+    network: nn.Module, folder: Path, kind: ProgramFormat, *, n_channels: int, size: int
+) -> float:
+    """Write a network as a program that runs without this project, and compare the two.
+
+    Args:
+        network: Images ``(B, C, H, W)`` → logits; in evaluation mode afterwards.
+        folder: Where ``network.onnx`` or ``network.pt2`` goes.
+        kind: ONNX (needs the extra ``onnx``), or a program of `torch.export`.
+        n_channels: Image channels.
+        size: Rows and columns of the slices; the number of slices is free.
+
+    Returns:
+        Largest difference of a logit between program and network, on random images.
+
+    Raises:
+        ConfigError: If a package is missing, or program and network differ.
+    """
+    network = network.cpu().eval()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, n_channels, size, size, generator=generator)
+    fresh = torch.randn(3, n_channels, size, size, generator=generator)
+    dynamic = {"images": {0: torch.export.Dim("n_slices", min=1, max=4096)}}
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporters warn of torch's own parts
+        expected = network(fresh)
+        if kind == "torch_export":
+            program = torch.export.export(network, (images,), dynamic_shapes=dynamic)
+            torch.export.save(program, folder / "network.pt2")
+            found = torch.export.load(folder / "network.pt2").module()(fresh)
+        else:
+            found = _through_onnx(network, images, fresh, folder / "network.onnx", dynamic)
+    difference = float((found - expected).abs().max())
+    if not difference <= _LARGEST_DIFFERENCE:
+        raise ConfigError(
+            f"an exported program must give the network's logits, got {difference} of difference"
+        )
+    return difference
+
+
+def _through_onnx(
+    network: nn.Module, images: Tensor, fresh: Tensor, path: Path, dynamic: dict[str, Any]
+) -> Tensor:
+    """Write an ONNX file, run it, and return its logits."""
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 - what torch writes ONNX with
+    except ImportError as error:
+        raise ConfigError(
+            f"ONNX must be installed, got no {error.name}; run `pip install .[onnx]`"
+        ) from error
+    torch.onnx.export(
+        network,
+        (images,),
+        path,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=dynamic,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"images": fresh.numpy()})[0])
+
+
+def _without_doubles(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share memory are copied: safetensors stores each on its own."""
+    return {name: value.clone() for name, value in state.items()}
