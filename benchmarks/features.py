@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.interleaved import measure, print_result
-from benchmarks.searches import arguments, make_search, prepared
+from benchmarks.searches import arguments, backbone_settings, make_search, prepared
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
         sides = [
             make_search(
                 data,
-                options.backbone,
+                backbone_settings(options.backbone),
                 device,
                 keep_features=keep,
                 n_steps=4 if options.quick else None,

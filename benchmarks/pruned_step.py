@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.interleaved import measure, print_result
-from benchmarks.searches import arguments, double_step, make_search, prepared
+from benchmarks.searches import arguments, backbone_settings, double_step, make_search, prepared
 from benchmarks.supernet import cell_step
 from iac_core.cells.architecture import ArchitectureParameters
 from iac_core.cells.search_cell import SearchCell
@@ -58,7 +58,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = prepared(options.data, options.size, Path(folder))
         for seed in range(2 if options.quick else 5):
-            full, pruned = (make_search(data, options.backbone, device) for _ in range(2))
+            full, pruned = (
+                make_search(data, backbone_settings(options.backbone), device) for _ in range(2)
+            )
             keep = half_of_operations(seed)
             pruned.remove_operations(keep)
             timing = measure(

@@ -2,8 +2,9 @@
 
     python -m benchmarks.search_cost RECORD [--quick] [--data FOLDER]
 
-RECORD is a folder with ``trajectories.parquet`` as a sweep leaves it (``runs/NAME/tables`` or
-``benchmarks/records/NAME``). A record says for every epoch of a search which operations were in
+RECORD is a folder with ``trajectories.parquet``, such as ``benchmarks/records/acdc_claims``;
+backbones and cells are those of ``sweeps/NAME.yaml``, NAME that of the folder.
+A record says for every epoch of a search which operations were in
 the graph, how many steps were made and how many slices were scored; none of that depends on the
 machine it was made on, while seconds do. Here each distinct state of a supernet is stepped in
 turns with the full supernet, and so is scoring; an epoch's cost is its steps and scored slices
@@ -25,12 +26,15 @@ import torch
 
 from benchmarks.interleaved import measure, print_result
 from benchmarks.searches import arguments, double_step, make_search, prepared
-from iac_core.config import OPERATION_NAMES
+from iac_core.config import OPERATION_NAMES, CellSettings
 from iac_core.data.slices import PreparedData
 from iac_core.training.search import Search
 from iac_core.types import Scoring
+from orchestrator.session import tables
+from orchestrator.spec import load_sweep
 from results.store import read_table
 
+SWEEPS = Path(__file__).parents[1] / "sweeps"
 N_PAIRS = 1
 """Pairs of steps for each distinct state, after one that is not counted: a search's cost is a sum
 over some dozens of states."""
@@ -78,10 +82,17 @@ class Clock:
     """
 
     def __init__(
-        self, data: PreparedData, backbone: str, device: torch.device, n_pairs: int
+        self,
+        data: PreparedData,
+        backbone: object,
+        cell: CellSettings,
+        device: torch.device,
+        n_pairs: int,
     ) -> None:
-        self.data, self.backbone, self.device, self.n_pairs = data, backbone, device, n_pairs
-        self.full = make_search(data, backbone, device)
+        self.data, self.backbone, self.cell = data, backbone, cell
+        self.device, self.n_pairs = device, n_pairs
+        self.full = make_search(data, backbone, device, cell=cell)
+        self.full.keep_features()
         self.scored_share: list[float] = []
         self._known: dict[tuple[bytes, bool], float] = {}
 
@@ -121,7 +132,8 @@ class Clock:
         return share
 
     def _pruned(self, active: bytes) -> Search:
-        search = make_search(self.data, self.backbone, self.device)
+        search = make_search(self.data, self.backbone, self.device, cell=self.cell)
+        search.features = self.full.features  # of the same encoder and slices
         keep = np.frombuffer(active, dtype=bool).reshape(self._shape(active)).copy()
         if not keep.all():
             search.remove_operations(keep)
@@ -146,8 +158,10 @@ def main() -> None:
     """Print a row per search, then the speed-ups by pruner as JSON."""
     parser = arguments(__doc__)
     parser.add_argument("record", type=Path)
+    parser.add_argument("--only-backbone", help="one backbone of the record")
     parser.add_argument("--pruner", action="append", help="only this one; may be repeated")
     options = parser.parse_args()
+    sweep = load_sweep(SWEEPS / f"{options.record.name}.yaml", tables=tables())
     device = torch.device(options.device)
     torch.set_num_threads(1)
     table = read_table(options.record / "trajectories.parquet", "trajectories")
@@ -155,7 +169,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = prepared(options.data, options.size, Path(folder))
         for backbone, of_backbone in table.groupby("backbone", sort=True):
-            clock = Clock(data, str(backbone), device, N_PAIRS)
+            if options.only_backbone and backbone != options.only_backbone:
+                continue
+            settings = sweep.backbones[str(backbone)]
+            clock = Clock(data, settings, sweep.stages["cell"], device, N_PAIRS)
             full = {
                 seed: cost(recorded_epochs(part), clock)
                 for seed, part in of_backbone[of_backbone["pruner"] == "none"].groupby("seed")

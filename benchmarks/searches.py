@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from iac_core.backbones import BACKBONES, build_backbone
+from iac_core.backbones import build_backbone
+from iac_core.backbones.flexible_unet import FlexibleUNetSettings
+from iac_core.backbones.unet import UNetSettings
 from iac_core.config import CellSettings, PrepareSettings, SearchSettings, SplitSettings
 from iac_core.data.acdc import Acdc
 from iac_core.data.phantom import PhantomSettings, write_phantom
@@ -28,7 +30,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a minute at most")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--backbone", default="unet", choices=sorted(BACKBONES))
+    parser.add_argument("--backbone", default="unet", choices=["unet", "resnet18_unet"])
     parser.add_argument("--size", type=int, default=48, help="rows and columns of a slice")
     parser.add_argument(
         "--data", type=Path, help="folder in the ACDC layout; without it a generated one"
@@ -47,26 +49,36 @@ def prepared(folder: Path | None, size: int, into: Path) -> PreparedData:
     return PreparedData.open(into / "prepared")
 
 
+def backbone_settings(name: str) -> object:
+    """Return settings as narrow as those of the claims sweep."""
+    if name == "unet":
+        return UNetSettings(widths=WIDTHS)
+    return FlexibleUNetSettings(decoder_channels=(128, 64, 32, 16, 16))
+
+
 def make_search(
     data: PreparedData,
-    backbone: str,
+    backbone: object,
     device: torch.device,
     *,
     batch_size: int = 16,
     keep_features: bool = True,
     n_steps: int | None = 4,
+    cell: CellSettings | None = None,
 ) -> Search:
     """Return a full search over an untrained backbone: the cost is that of a trained one.
 
-    U-Nets have the widths of the claims sweep, other backbones a decoder as narrow.
+    Args:
+        data: Prepared slices.
+        backbone: Settings of the backbone.
+        device: Where the search steps.
+        batch_size: Slices in a step.
+        keep_features: Whether encoder features are computed once.
+        n_steps: Steps of an epoch.
+        cell: The cell; None is the default one.
     """
-    settings = BACKBONES[backbone].Settings()
-    if backbone == "unet":
-        settings = BACKBONES[backbone].Settings(widths=WIDTHS)
-    elif hasattr(settings, "decoder_channels"):
-        settings = BACKBONES[backbone].Settings(decoder_channels=(128, 64, 32, 16, 16))
     network = build_backbone(
-        settings, n_channels=data.n_channels, n_classes=data.n_classes, seed=0
+        backbone, n_channels=data.n_channels, n_classes=data.n_classes, seed=0
     )
     assert isinstance(network, torch.nn.Module)
     network.to(device, memory_format=torch.channels_last)
@@ -81,7 +93,7 @@ def make_search(
         network,
         NoPruning(NoPruningSettings()),
         room,
-        CellSettings(),
+        cell or CellSettings(),
         SearchSettings(
             batch_size=batch_size,
             steps_per_epoch=n_steps,
