@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from iac_core.data.prepare import PARTS
 from workers.stage_store import CHECKPOINT, StageStore
 
 
@@ -85,3 +86,34 @@ def test_a_half_written_manifest_cannot_be_seen(store, monkeypatch):
     monkeypatch.undo()
     assert store.record("search", "k") is None
     assert finish(store.begin("search", "k", device="cpu")).outcome == {"value": 1}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_attempt_takes_over_the_finished_parts_of_all_earlier_ones(
+    store, monkeypatch, links
+):
+    if not links:
+        monkeypatch.setattr("os.link", lambda *paths: (_ for _ in ()).throw(OSError("no links")))
+    for number in range(2):
+        attempt = store.begin("prepare", "k", device="cpu")
+        parts = attempt.folder / PARTS
+        parts.mkdir(exist_ok=True)
+        (parts / f"{number:06d}.npz").write_bytes(b"part %d" % number)
+        (parts / f"{number + 5:06d}.npz.17.tmp").write_bytes(b"half")
+    third = store.begin("prepare", "k", device="cpu")
+    found = {path.name: path.read_bytes() for path in (third.folder / PARTS).iterdir()}
+    assert found == {"000000.npz": b"part 0", "000001.npz": b"part 1"}
+    finish(third)
+    assert not (store.folder("prepare", "k") / PARTS).exists()
+
+
+def test_an_orphan_that_goes_on_does_not_change_the_parts_of_another(store):
+    orphan = store.begin("prepare", "k", device="cpu")
+    parts = orphan.folder / PARTS
+    parts.mkdir()
+    (parts / "000000.npz").write_bytes(b"part 0")
+    other = store.begin("prepare", "k", device="cpu")
+    beside = parts / "000000.npz.1.tmp"
+    beside.write_bytes(b"again")
+    beside.replace(parts / "000000.npz")
+    assert (other.folder / PARTS / "000000.npz").read_bytes() == b"part 0"
