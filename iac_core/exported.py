@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from iac_core.backbones.external import External, SkipArgument
 from iac_core.backbones.interface import Backbone
+from iac_core.backbones.nnunet_unet import NnunetUNet
 from iac_core.cells.genotype import Genotype
 from iac_core.cells.implant import ImplantedNetwork
 from iac_core.config import CellSettings, RetrainScope
@@ -123,6 +124,35 @@ class ExportedCells:
             self._load_weights(implanted)
         return implanted
 
+    def implant_into_nnunet(
+        self,
+        network: nn.Module,
+        *,
+        n_channels: int = 1,
+        with_weights: bool = True,
+        scope: RetrainScope = "cell",
+        seed: int = 0,
+    ) -> "NnunetWithCells":
+        """Return a 2-D network of nnU-Net with these cells, for nnU-Net's trainer and predictor.
+
+        Args:
+            network: What ``trainer.network`` holds, trained; not compiled.
+            n_channels: Image channels.
+            with_weights: As for `implant_into`.
+            scope: What trains; the rest is frozen.
+            seed: Of fresh weights.
+
+        Raises:
+            ConfigError: If it is no network of nnU-Net, or its skips do not fit the cells.
+        """
+        implanted = self.implant_into(
+            NnunetUNet(network, n_channels=n_channels),
+            with_weights=with_weights,
+            scope=scope,
+            seed=seed,
+        )
+        return NnunetWithCells(implanted)
+
     def _load_weights(self, implanted: ImplantedNetwork) -> None:
         own = {
             name: value
@@ -140,6 +170,37 @@ class ExportedCells:
                 f"decoder, got {found}; pass with_weights=False and train the cells"
             )
         implanted.load_state_dict(self.weights, strict=False)
+
+
+class NnunetWithCells(nn.Module):
+    """What nnU-Net's trainer asks of a network: logits of every level while it wants them.
+
+    Args:
+        implanted: Cells in a `NnunetUNet`.
+    """
+
+    def __init__(self, implanted: ImplantedNetwork) -> None:
+        super().__init__()
+        self.implanted = implanted
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder, where nnU-Net looks for it."""
+        return self.implanted.implant.backbone.encoder
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The decoder, whose ``deep_supervision`` nnU-Net's trainer switches."""
+        return self.implanted.implant.backbone.decoder
+
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        """Return logits, or with deep supervision those of every level, finest first."""
+        implant = self.implanted.implant
+        host = implant.backbone
+        assert isinstance(host, NnunetUNet)
+        adapter = implant.adapter(self.implanted.apply_cell)
+        logits = host.decode_levels(implant.encode(images), adapter)
+        return logits if self.decoder.deep_supervision else logits[0]
 
 
 def write_export(

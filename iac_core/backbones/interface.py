@@ -44,15 +44,17 @@ class SkipSite:
     stride: int
 
 
-def recorded_sites(backbone: "Backbone", n_channels: int) -> tuple[SkipSite, ...]:
+def recorded_sites(
+    backbone: "Backbone", n_channels: int, *, size: int = 64
+) -> tuple[SkipSite, ...]:
     """Return channels and strides of the skips, recorded in one forward pass.
 
     Args:
         backbone: A network on the CPU; its buffers do not move.
         n_channels: Image channels.
+        size: Rows and columns of the image that is passed.
     """
     sites: dict[int, SkipSite] = {}
-    size = 64
 
     def record(level: int, skip: Tensor, upsampled: Tensor) -> Tensor:
         sites[level] = SkipSite(

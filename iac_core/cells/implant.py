@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iac_core.backbones.interface import Backbone, SkipSite, fit_to
+from iac_core.backbones.interface import Adapter, Backbone, SkipSite, fit_to
 from iac_core.cells.architecture import ArchitectureParameters
 from iac_core.cells.discrete_cell import DiscreteCell
 from iac_core.cells.genotype import Genotype
@@ -83,13 +83,17 @@ class Implant(nn.Module):
             size: Height and width of the images.
             apply_cell: The cells.
         """
+        return fit_to(self.backbone.decode(features, self.adapter(apply_cell)), size)
 
-        def adapter(level: int, skip: Tensor, upsampled: Tensor) -> Tensor:
+    def adapter(self, apply_cell: Callable[[int, Tensor, Tensor], Tensor]) -> Adapter:
+        """Return what joins each cell's output to its skip."""
+
+        def join(level: int, skip: Tensor, upsampled: Tensor) -> Tensor:
             second = upsampled if self.second_input == "decoder" else skip
             out = apply_cell(level, skip, second)
             return skip + self.gates[level] * out if len(self.gates) else out
 
-        return fit_to(self.backbone.decode(features, adapter), size)
+        return join
 
 
 class Supernet(nn.Module):
@@ -188,12 +192,13 @@ class ImplantedNetwork(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         """Return logits."""
+        features = self.implant.encode(images)
+        return self.implant.decode(features, images.shape[-2:], self.apply_cell)
 
-        def apply_cell(level: int, skip: Tensor, second: Tensor) -> Tensor:
-            out: Tensor = self.implant.cells[level](skip, second)
-            return out
-
-        return self.implant.decode(self.implant.encode(images), images.shape[-2:], apply_cell)
+    def apply_cell(self, level: int, skip: Tensor, second: Tensor) -> Tensor:
+        """Return the output of a level's cell."""
+        out: Tensor = self.implant.cells[level](skip, second)
+        return out
 
 
 def _second_channels(site: SkipSite, settings: CellSettings) -> int:
