@@ -1,5 +1,6 @@
 """Sweeps of seconds in this process: sharing, resuming, failing, the pruner that drops in."""
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,6 +14,7 @@ from iac_core.types import Decision, Reason
 from orchestrator.executors import InlineExecutor
 from orchestrator.run_sweep import View, request_stop, run_sweep
 from orchestrator.session import open_sweep
+from orchestrator.spec import SweepError
 
 
 class Recorder(View):
@@ -45,6 +47,35 @@ def open_tiny(write_sweep, tmp_path):
         return open_sweep(path, {}, tmp_path / "runs", needs_data=True)
 
     return open_it
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (
+            "leave_out: [patient999]",
+            "leave_out must name patients of the data set, got patient999",
+        ),
+        ("patient_pattern: 'case(\\d+)'", "must find the patient in every case's name"),
+        ("patient_pattern: 'case'", "must be a regular expression with one group"),
+    ],
+)
+def test_options_that_do_not_fit_the_folder_are_refused(write_sweep, tmp_path, option, said):
+    path = write_sweep()
+    path.write_text(path.read_text().replace("layout: acdc,", f"layout: acdc, {option},"))
+    with pytest.raises(SweepError, match=said):
+        open_sweep(path, {}, tmp_path / "runs", needs_data=True)
+
+
+def test_patients_that_are_left_out_are_in_no_part(write_sweep, tmp_path):
+    path = write_sweep("[no_cell]")
+    text = path.read_text().replace("layout: acdc,", "layout: acdc, leave_out: [patient003],")
+    path.write_text(text)
+    run(open_sweep(path, {}, tmp_path / "runs", needs_data=True))
+    split = json.loads(next((tmp_path / "runs/store/pretrain").glob("*/split.json")).read_text())
+    named = {*split["train"], *split["validation"], *split["test"]}
+    assert len(named) == 7
+    assert "patient003" not in named
 
 
 ALL_ARMS = "[no_cell, no_cell_longer, random, none, js_stability]"
