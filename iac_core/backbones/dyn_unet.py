@@ -8,7 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iac_core.backbones.interface import Adapter, SkipSite, fit_to, keep_skip, recorded_sites
+from iac_core.backbones.interface import (
+    Adapter,
+    SkipSite,
+    features_of,
+    fit_to,
+    keep_skip,
+    recorded_sites,
+)
 from iac_core.config import require
 
 
@@ -74,12 +81,7 @@ class DynUNet(nn.Module):
     def encode(self, images: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """Return one feature per level, finest first."""
         assert isinstance(self.encoder, nn.ModuleList)
-        features: list[Tensor] = []
-        x = images
-        for block in self.encoder:
-            x = block(x)
-            features.append(x)
-        return features
+        return features_of(self.encoder, images)
 
     def decode(
         self, features: Sequence[Tensor], adapter: Adapter = keep_skip

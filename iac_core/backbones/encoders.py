@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iac_core.backbones.interface import features_of
+
 
 class Encoder(nn.Module):
     """Stages one after the other; the features are what they return.
@@ -25,12 +27,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """Return one feature per stage, finest first."""
-        features: list[Tensor] = []
-        x = images
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return features
+        return features_of(self.stages, images)
 
 
 def residual_encoder(n_channels: int, widths: Sequence[int], n_blocks: int) -> Encoder:

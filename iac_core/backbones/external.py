@@ -15,7 +15,14 @@ import torch.nn.functional as F  # noqa: N812 - the usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iac_core.backbones.interface import Adapter, SkipSite, fit_to, keep_skip, recorded_sites
+from iac_core.backbones.interface import (
+    Adapter,
+    SkipSite,
+    fit_to,
+    keep_skip,
+    recorded_sites,
+    run_padded,
+)
 from iac_core.config import require, require_at_least
 from iac_core.errors import ConfigError
 
@@ -119,18 +126,14 @@ class External(nn.Module):
             ConfigError: If a skip argument is no feature map.
         """
         images = features[-1]
-        height, width = images.shape[-2:]
-        padding = (0, -width % self.multiple, 0, -height % self.multiple)
-        x = F.pad(images, padding, mode="replicate") if any(padding) else images
+        size = [-(-edge // self.multiple) * self.multiple for edge in images.shape[-2:]]
         with ExitStack() as stack:
             for level, skip in enumerate(self.skips):
                 hook = _Hook(level, skip, adapter)
                 module = self.decoder.get_submodule(skip.module)
                 handle = module.register_forward_pre_hook(hook, with_kwargs=True)
                 stack.callback(handle.remove)
-            out = self.decoder(x)
-        logits: Tensor = out[-1] if isinstance(out, list | tuple) else out
-        return logits[..., :height, :width]
+            return run_padded(self.decoder, images, size)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         """Return logits of the backbone without cells."""

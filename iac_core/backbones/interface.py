@@ -1,6 +1,6 @@
 """What every backbone offers: an encoder, a decoder, and the places where skips enter it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -27,6 +27,32 @@ def fit_to(x: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b
     x = x[..., :height, :width]
     rows, columns = height - x.shape[-2], width - x.shape[-1]
     return F.pad(x, (0, columns, 0, rows), mode="replicate") if rows or columns else x
+
+
+def run_padded(
+    network: nn.Module, images: Float[Tensor, "b c h w"], size: Sequence[int]
+) -> Float[Tensor, "b k h w"]:
+    """Return the logits of a network that takes images of certain sizes only.
+
+    Args:
+        network: Images → logits, or a list whose last entry they are.
+        images: At most of the size.
+        size: Height and width that the network takes; the border is repeated up to them.
+    """
+    height, width = images.shape[-2:]
+    out = network(fit_to(images, size))
+    logits: Tensor = out[-1] if isinstance(out, list | tuple) else out
+    return logits[..., :height, :width]
+
+
+def features_of(blocks: Iterable[nn.Module], images: Float[Tensor, "b c h w"]) -> list[Tensor]:
+    """Return what each block makes of the one before, the first of the images."""
+    features: list[Tensor] = []
+    x = images
+    for block in blocks:
+        x = block(x)
+        features.append(x)
+    return features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

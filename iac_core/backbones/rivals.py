@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch.nn.functional as F  # noqa: N812 - the usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iac_core.backbones.interface import Adapter, SkipSite, fit_to, keep_skip
+from iac_core.backbones.interface import Adapter, SkipSite, fit_to, keep_skip, run_padded
 from iac_core.backbones.unet3plus import UNet3Plus
 from iac_core.config import require, require_at_least
 
@@ -169,21 +168,15 @@ class Rival(nn.Module):
             ConfigError: If the slices are larger than the one size that fits.
         """
         images = features[-1]
-        height, width = images.shape[-2:]
-        largest = max(height, width)
+        largest = max(images.shape[-2:])
         require(
             self.size is None or largest <= self.size,
             f"the network's size must be at least that of the slices ({largest})",
             self.size,
         )
-        wanted = [
-            self.size or -(-edge // self.multiple) * self.multiple for edge in (height, width)
-        ]
-        padding = (0, wanted[1] - width, 0, wanted[0] - height)
-        x = F.pad(images, padding, mode="replicate") if any(padding) else images
-        out = self.decoder(x)
-        logits: Tensor = out[-1] if isinstance(out, list | tuple) else out
-        return logits[..., :height, :width]
+        multiple = self.size or self.multiple
+        size = [-(-edge // multiple) * multiple for edge in images.shape[-2:]]
+        return run_padded(self.decoder, images, size)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         """Return logits."""

@@ -2,10 +2,9 @@
 
 import json
 
-import nibabel
 import numpy as np
 import pytest
-from layout_folders import LAYOUTS, canonical_labels
+from layout_folders import LAYOUTS, canonical_labels, kidneys_with_made_images
 
 from iac_core.config import DatasetOptions, PrepareSettings, SplitSettings
 from iac_core.data import DATASETS, open_dataset
@@ -185,18 +184,6 @@ def test_a_search_runs_from_the_folder_to_scores(folders, tmp_path, name):
     assert tested
     assert not expected.official_test or tested == set(expected.official_test)
     assert all(0 <= row["dice"] <= 1 for row in rows if row["state"] != "both_empty")
-
-
-def kidneys_with_made_images(real_data, root):
-    """Real masks with their headers; the images are not at hand and are made from them."""
-    for source in sorted((real_data / "kits19_labels").glob("case_*")):
-        folder = root / source.name
-        folder.mkdir(parents=True)
-        mask = nibabel.load(source / "segmentation.nii.gz")
-        (folder / "segmentation.nii.gz").symlink_to(source / "segmentation.nii.gz")
-        image = np.asarray(mask.dataobj).astype(np.int16) * 60 - 20
-        nibabel.save(nibabel.Nifti1Image(image, mask.affine), folder / "imaging.nii.gz")
-    return root
 
 
 REAL = {

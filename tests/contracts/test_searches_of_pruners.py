@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from iac_core.backbones import build_backbone
-from iac_core.backbones.unet import UNet
+from iac_core.backbones.unet import UNetSettings
 from iac_core.config import CellSettings, SearchSettings
 from iac_core.errors import StopRequested
 from iac_core.pruners import OPERATION_PRUNERS, build_pruner
@@ -42,7 +42,7 @@ class StopsAtEpoch(SilentReporter):
 
 
 def run(name, room):
-    backbone = build_backbone(UNet.Settings(widths=(8, 16)), n_channels=1, n_classes=4, seed=0)
+    backbone = build_backbone(UNetSettings(widths=(8, 16)), n_channels=1, n_classes=4, seed=0)
     settings = EAGER.get(name) or OPERATION_PRUNERS[name].Settings()
     return search(
         backbone,

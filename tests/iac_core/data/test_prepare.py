@@ -241,17 +241,9 @@ def test_the_real_hippocampi_are_read_cut_and_brought_back(real_data, tmp_path):
 
 @pytest.mark.slow
 def test_real_kidney_labels_return_to_their_grid(real_data, tmp_path):
-    """The masks are real, with their headers; the images are not at hand and made from them."""
     import nibabel
 
-    root = tmp_path / "kits"
-    for source in sorted((real_data / "kits19_labels").glob("case_*")):
-        folder = root / source.name
-        folder.mkdir(parents=True)
-        mask = nibabel.load(source / "segmentation.nii.gz")
-        (folder / "segmentation.nii.gz").symlink_to(source / "segmentation.nii.gz")
-        image = np.asarray(mask.dataobj).astype(np.int16) * 60 - 20
-        nibabel.save(nibabel.Nifti1Image(image, mask.affine), folder / "imaging.nii.gz")
+    root = layout_folders.kidneys_with_made_images(real_data, tmp_path / "kits")
     dataset = Kits(root, edition="kits19")
     assert check_dataset(dataset).problems == ()
     into = tmp_path / "prepared"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from iac_core.backbones import build_backbone
-from iac_core.backbones.unet import UNet
+from iac_core.backbones.unet import UNetSettings
 from iac_core.config import AugmentationSettings, CellSettings, SearchSettings
 from iac_core.errors import DataError
 from iac_core.pruners import build_pruner
@@ -17,7 +17,7 @@ from iac_core.training.search import Search, search
 
 
 def backbone():
-    return build_backbone(UNet.Settings(widths=(8, 16)), n_channels=1, n_classes=4, seed=0).eval()
+    return build_backbone(UNetSettings(widths=(8, 16)), n_channels=1, n_classes=4, seed=0).eval()
 
 
 def keep(data, indices, network):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from iac_core.backbones import build_backbone
-from iac_core.backbones.unet import UNet
+from iac_core.backbones.unet import UNetSettings
 from iac_core.config import CellSettings, SearchPace, SearchSettings
 from iac_core.errors import ConfigError
 from iac_core.pruners.js_stability import JsStability, JsStabilitySettings
@@ -10,7 +10,7 @@ from iac_core.training.search import Search
 
 
 def make(room, pace):
-    network = build_backbone(UNet.Settings(widths=(8, 16)), n_channels=1, n_classes=4, seed=0)
+    network = build_backbone(UNetSettings(widths=(8, 16)), n_channels=1, n_classes=4, seed=0)
     return Search(
         network,
         JsStability(JsStabilitySettings(pace=pace)),

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from iac_core.backbones import build_backbone
-from iac_core.backbones.unet import UNet
+from iac_core.backbones.unet import UNetSettings
 from iac_core.cells.implant import Supernet
 from iac_core.config import CellSettings
 from iac_core.training.scoring import MaskScorer, strata
@@ -14,7 +14,7 @@ from iac_core.types import Scoring
 def make_scorer(make_room):
     room = make_room()
     backbone = build_backbone(
-        UNet.Settings(widths=(8, 16)), n_channels=1, n_classes=room.data.n_classes, seed=0
+        UNetSettings(widths=(8, 16)), n_channels=1, n_classes=room.data.n_classes, seed=0
     )
     supernet = Supernet(backbone, CellSettings(n_nodes=2, form="replace"), 0)
 
