@@ -33,7 +33,6 @@ CELLS = "cells.safetensors"
 NETWORK = "network.safetensors"
 SCHEMA_VERSION = 1
 ProgramFormat = Literal["onnx", "torch_export"]
-_PREFIX = "implant."
 _BACKBONE_PREFIX = "implant.backbone."
 _LARGEST_DIFFERENCE = 1e-3
 """Of logits, between a written program and the network."""

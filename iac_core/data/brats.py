@@ -80,7 +80,7 @@ class Brats:
     @cached_property
     def _cases(self) -> list[Path]:
         existing(self.root)
-        places = [self.root, *visible(self.root), *(visible(self.root / "HGG"))]
+        places = [self.root, *visible(self.root)]
         places += [inner for outer in visible(self.root) for inner in visible(outer)]
         found = {
             entry.name: entry

@@ -8,9 +8,11 @@ Ends with a line of JSON.
 
 import json
 import os
+import random
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 torch.set_num_threads(1)
@@ -53,18 +55,27 @@ def main(work: Path) -> None:
             self.num_epochs, self.num_iterations_per_epoch = self.length, 60
             self.num_val_iterations_per_epoch = 2
 
+        def run_training(self):  # nnU-Net itself draws without a seed
+            random.seed(0)
+            np.random.seed(0)
+            torch.manual_seed(0)
+            super().run_training()
+
     class WithCells(Short):
         length = 1
 
         def initialize(self):
             super().initialize()
+            self.network.load_state_dict(backbone)
             self.network = cells.implant_into_nnunet(self.network, with_weights=False)
             self.optimizer, self.lr_scheduler = self.configure_optimizers()
 
+    torch.manual_seed(0)
     trainer = Short(plans, "2d", 0, dataset, torch.device("cpu"))
     trainer.run_training()
     backbone = {name: value.clone() for name, value in trainer.network.state_dict().items()}
 
+    torch.manual_seed(1)
     settings = CellSettings(n_nodes=2, partial_channels=2)
     n_skips = len(trainer.network.encoder.strides) - 1
     genotype = random_genotype(settings, n_skips, numpy_generator(0, "round"))
@@ -79,14 +90,6 @@ def main(work: Path) -> None:
     again = WithCells(plans, "2d", 0, dataset, torch.device("cpu"))
     again.initialize()
     host = again.network.implanted.implant.backbone
-    encoder = {n[8:]: v for n, v in backbone.items() if n.startswith("encoder.")}
-    decoder = {
-        n[8:]: v
-        for n, v in backbone.items()
-        if n.startswith("decoder.") and not n.startswith("decoder.encoder.")
-    }
-    host.encoder.load_state_dict(encoder)
-    host.decoder.load_state_dict(decoder)
     frozen = {name: value.clone() for name, value in host.state_dict().items()}
     gates = [float(gate.detach().abs().sum()) for gate in again.network.implanted.implant.gates]
     again.run_training()
