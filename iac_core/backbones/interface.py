@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 Adapter = Callable[[int, Tensor, Tensor], Tensor]
 """``adapter(level, skip, upsampled)`` → what the decoder takes in the skip's place, same shape."""
+
+CellNorm = Literal["batch", "instance"]
 
 
 def keep_skip(level: int, skip: Tensor, upsampled: Tensor) -> Tensor:
@@ -95,6 +97,16 @@ def recorded_sites(
         backbone.decode(backbone.encode(torch.zeros(1, n_channels, size, size)), record)
     backbone.train(True)
     return tuple(sites[level] for level in sorted(sites))
+
+
+def cell_norm(backbone: "Backbone") -> CellNorm:
+    """Return the norm of cells in a backbone: its own ``cell_norm``, or batch norm if it has none.
+
+    Batch norm is what the papers' cells have; nnU-Net trains small batches with instance norm,
+    and cells in it follow the host (our choice, row 38).
+    """
+    norm: CellNorm = getattr(backbone, "cell_norm", "batch")
+    return norm
 
 
 @runtime_checkable

@@ -12,7 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iac_core.backbones.interface import Adapter, SkipSite, fit_to, keep_skip, recorded_sites
+from iac_core.backbones.interface import (
+    Adapter,
+    CellNorm,
+    SkipSite,
+    fit_to,
+    keep_skip,
+    recorded_sites,
+)
 from iac_core.errors import ConfigError
 
 _PARTS = ("stages", "transpconvs", "seg_layers")
@@ -56,6 +63,8 @@ class NnunetUNet(nn.Module):
             )
         self.encoder: nn.Module = parts["encoder"]
         self.decoder: nn.Module = NnunetDecoder(parts["decoder"])
+        norms = [part for part in parts.values() if isinstance(part, nn.InstanceNorm2d)]
+        self.cell_norm: CellNorm = "instance" if norms else "batch"
         deepest = prod(max(stride) for stride in parts["encoder"].strides)
         # Twice the deepest stride: an instance norm needs more than one pixel.
         self.sites: tuple[SkipSite, ...] = recorded_sites(self, n_channels, size=2 * deepest)

@@ -1,4 +1,4 @@
-"""The cell that a genotype describes: full channels, affine batch norm, fresh weights."""
+"""The cell that a genotype describes: full channels, affine norms, fresh weights."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iac_core.backbones.interface import CellNorm
 from iac_core.cells.genotype import N_INPUTS, GenotypeEdge
 from iac_core.cells.layout import InputLayer, node_channels, output_layer
 from iac_core.cells.operations import OPERATIONS
@@ -21,6 +22,7 @@ class DiscreteCell(nn.Module):
         second_channels: Channels of the second input.
         settings: The cell; K only fixes the width of the nodes, so that it equals the search's.
         edges: The kept edges. A node without any is left out of the sum and outputs zeros.
+        norm: Of every operation.
     """
 
     def __init__(
@@ -29,16 +31,18 @@ class DiscreteCell(nn.Module):
         second_channels: int,
         settings: CellSettings,
         edges: Sequence[GenotypeEdge],
+        norm: CellNorm = "batch",
     ) -> None:
         super().__init__()
         self.n_nodes = settings.n_nodes
         self.edges = tuple(edges)
         channels = node_channels(skip_channels, settings)
         self.inputs = nn.ModuleList(
-            InputLayer(width, channels, affine=True) for width in (skip_channels, second_channels)
+            InputLayer(width, channels, affine=True, norm=norm)
+            for width in (skip_channels, second_channels)
         )
         self.operations = nn.ModuleList(
-            look_up(edge.operation, OPERATIONS, what="operation")(channels, affine=True)
+            look_up(edge.operation, OPERATIONS, what="operation")(channels, affine=True, norm=norm)
             for edge in self.edges
         )
         self.output = output_layer(settings.n_nodes, channels, skip_channels)

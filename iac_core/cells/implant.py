@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iac_core.backbones.interface import Adapter, Backbone, SkipSite, fit_to
+from iac_core.backbones.interface import Adapter, Backbone, SkipSite, cell_norm, fit_to
 from iac_core.cells.architecture import ArchitectureParameters
 from iac_core.cells.discrete_cell import DiscreteCell
 from iac_core.cells.genotype import Genotype
@@ -110,7 +110,12 @@ class Supernet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "search", "weights"))
             cells: list[nn.Module] = [
-                SearchCell(site.skip_channels, _second_channels(site, settings), settings)
+                SearchCell(
+                    site.skip_channels,
+                    _second_channels(site, settings),
+                    settings,
+                    cell_norm(backbone),
+                )
                 for site in backbone.sites
             ]
         self.implant = Implant(backbone, cells, settings, "cell")
@@ -185,6 +190,7 @@ class ImplantedNetwork(nn.Module):
                     _second_channels(site, settings),
                     settings,
                     genotype.level(level),
+                    cell_norm(backbone),
                 )
                 for level, site in enumerate(backbone.sites)
             ]

@@ -7,6 +7,8 @@ import torch.nn.functional as F  # noqa: N812 - the usual name
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iac_core.backbones.interface import CellNorm
+from iac_core.cells.operations import norm_layer
 from iac_core.config import CellSettings
 
 
@@ -24,12 +26,14 @@ def node_channels(skip_channels: int, settings: CellSettings) -> int:
 
 
 class InputLayer(nn.Module):
-    """ReLU, 1 × 1 convolution without bias, batch norm: from a feature's to a node's channels."""
+    """ReLU, 1 × 1 convolution without bias, norm: from a feature's to a node's channels."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, affine: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, affine: bool, norm: CellNorm = "batch"
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels, affine=affine, track_running_stats=affine)
+        self.norm = norm_layer(out_channels, norm, affine=affine)
 
     def forward(self, x: Float[Tensor, "b c h w"], n_groups: int = 1) -> Float[Tensor, "b c2 h w"]:
         """Apply the layer; in training each of `n_groups` parts has its own batch statistics."""
@@ -52,6 +56,9 @@ def group_norm(
     if n_groups == 1:
         weight = None if weights is None else weights[0]
         return F.batch_norm(x, None, None, weight, training=True)
+    if n_groups == len(x):
+        normed = F.instance_norm(x)
+        return normed if weights is None else normed * weights[:, :, None, None]
     parts = x.chunk(n_groups)
     return torch.cat(
         [

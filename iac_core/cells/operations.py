@@ -7,19 +7,43 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iac_core.backbones.interface import CellNorm
+
+
+def norm_layer(channels: int, norm: CellNorm, *, affine: bool) -> nn.Module:
+    """Return a norm of the batch or of each slice.
+
+    Args:
+        channels: Channels in and out.
+        norm: Which.
+        affine: Whether it scales and shifts, and the batch norm tracks statistics: on in the
+            discrete cell, off in the supernet.
+    """
+    if norm == "instance":
+        return nn.InstanceNorm2d(channels, affine=affine)
+    return nn.BatchNorm2d(channels, affine=affine, track_running_stats=affine)
+
 
 class SeparableBranch(nn.Module):
-    """ReLU, depthwise k × k convolution, pointwise convolution, batch norm; no bias.
+    """ReLU, depthwise k × k convolution, pointwise convolution, norm; no bias.
 
     Args:
         channels: Channels in and out.
         kernel_size: Odd edge length of the depthwise kernel.
         dilation: Of the depthwise kernel.
-        affine: Whether the batch norm scales, shifts and tracks statistics: on in the discrete
-            cell, off in the supernet.
+        affine: As for `norm_layer`.
+        norm: Likewise.
     """
 
-    def __init__(self, channels: int, kernel_size: int, dilation: int, *, affine: bool) -> None:
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        dilation: int,
+        *,
+        affine: bool,
+        norm: CellNorm = "batch",
+    ) -> None:
         super().__init__()
         self.depthwise = nn.Conv2d(
             channels,
@@ -31,7 +55,7 @@ class SeparableBranch(nn.Module):
             bias=False,
         )
         self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
-        self.norm = nn.BatchNorm2d(channels, affine=affine, track_running_stats=affine)
+        self.norm = norm_layer(channels, norm, affine=affine)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Apply the branch."""
@@ -46,21 +70,19 @@ class SeparableConv(nn.Sequential):
 class Pool(nn.Module):
     """3 × 3 pooling with stride 1; the average does not count the padding.
 
-    In the supernet a batch norm without parameters follows (PC-DARTS); in the discrete cell none.
+    In the supernet a norm without parameters follows (PC-DARTS); in the discrete cell none.
     """
 
-    def __init__(self, channels: int, kind: str, *, affine: bool) -> None:
+    def __init__(
+        self, channels: int, kind: str, *, affine: bool, norm: CellNorm = "batch"
+    ) -> None:
         super().__init__()
         self.pool: nn.Module = (
             nn.MaxPool2d(3, stride=1, padding=1)
             if kind == "max"
             else nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
         )
-        self.norm: nn.Module = (
-            nn.Identity()
-            if affine
-            else nn.BatchNorm2d(channels, affine=False, track_running_stats=False)
-        )
+        self.norm = nn.Identity() if affine else norm_layer(channels, norm, affine=False)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Pool."""
@@ -84,10 +106,10 @@ class SeparableKind:
     dilation: int
     n_stages: int
 
-    def build(self, channels: int, *, affine: bool) -> nn.Module:
+    def build(self, channels: int, *, affine: bool, norm: CellNorm = "batch") -> nn.Module:
         """Return the operation as a module."""
         branches = (
-            SeparableBranch(channels, self.kernel_size, self.dilation, affine=affine)
+            SeparableBranch(channels, self.kernel_size, self.dilation, affine=affine, norm=norm)
             for _ in range(self.n_stages)
         )
         return SeparableConv(*branches)
@@ -102,10 +124,10 @@ SEPARABLE: dict[str, SeparableKind] = {
 """The candidates that have weights."""
 
 OPERATIONS: dict[str, Callable[..., nn.Module]] = {
-    "none": lambda channels, *, affine: Zero(),
-    "max_pool_3x3": lambda channels, *, affine: Pool(channels, "max", affine=affine),
-    "avg_pool_3x3": lambda channels, *, affine: Pool(channels, "avg", affine=affine),
-    "skip_connect": lambda channels, *, affine: nn.Identity(),
+    "none": lambda channels, **_: Zero(),
+    "max_pool_3x3": lambda channels, **norm: Pool(channels, "max", **norm),
+    "avg_pool_3x3": lambda channels, **norm: Pool(channels, "avg", **norm),
+    "skip_connect": lambda channels, **_: nn.Identity(),
     **{name: kind.build for name, kind in SEPARABLE.items()},
 }
-"""Name → ``factory(channels, affine=...)``. ``affine`` is False in the supernet."""
+"""Name → ``factory(channels, affine=..., norm=...)``. ``affine`` is False in the supernet."""

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from iac_core.backbones.interface import CellNorm
 from iac_core.cells.dag_plan import DagPlan
 from iac_core.cells.flat_parameter import shrink_parameter
 from iac_core.cells.genotype import cell_edges
@@ -40,6 +41,7 @@ class SearchCell(nn.Module):
         skip_channels: Channels of the encoder's skip, and of the output.
         second_channels: Channels of the second input.
         settings: The cell.
+        norm: Of every operation; an instance norm is a batch norm over parts of one slice each.
 
     Attributes:
         weights: Convolution kernels of the live operations; `layout` says which is where.
@@ -48,8 +50,15 @@ class SearchCell(nn.Module):
             second derivatives need.
     """
 
-    def __init__(self, skip_channels: int, second_channels: int, settings: CellSettings) -> None:
+    def __init__(
+        self,
+        skip_channels: int,
+        second_channels: int,
+        settings: CellSettings,
+        norm: CellNorm = "batch",
+    ) -> None:
         super().__init__()
+        self.norm = norm
         self.n_nodes = settings.n_nodes
         self.partial_channels = settings.partial_channels
         self.operation_names = settings.operations
@@ -83,6 +92,12 @@ class SearchCell(nn.Module):
         """
         if importance.ndim == 2:
             importance, edge_weights = importance[None], edge_weights[None]
+        if self.norm == "instance":
+            slices_per_group = len(skip) // len(importance)
+            importance, edge_weights = (
+                one.repeat_interleave(slices_per_group, dim=0)
+                for one in (importance, edge_weights)
+            )
         coefficients = importance * edge_weights[:, :, None]
         n_groups = len(importance)
         first, other = (

@@ -59,7 +59,6 @@ def test_cells_train_in_the_network_of_nnunets_own_trainer(real_data, tmp_path):
     assert all(gate > 0 for gate in found["gates_after"])
     assert found["backbone_unmoved"]
     assert found["predictions"] == found["validation"]
-    print("DICE", found["dice"])
     assert found["dice"] > 0.1
 
 

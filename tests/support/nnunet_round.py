@@ -57,7 +57,7 @@ def main(work: Path) -> None:
 
         def run_training(self):  # nnU-Net itself draws without a seed
             random.seed(0)
-            np.random.seed(0)
+            np.random.seed(0)  # noqa: NPY002 - what batchgenerators draws from
             torch.manual_seed(0)
             super().run_training()
 

@@ -42,6 +42,8 @@ def output_and_gradients(forward, weights, architecture, channels=16):
 def pairs(cell, architecture, channels=16):
     """Every result of a cell beside the reference's: output, gradients of all tensors."""
     reference = ReferenceCell(cell)
+    if cell.norm == "instance":
+        use_instance_norms(reference)
     ours = output_and_gradients(
         cell,
         [cell.weights, *(layer.conv.weight for layer in cell.inputs)],
@@ -59,6 +61,13 @@ def pairs(cell, architecture, channels=16):
     parts = [flat[place] for place, _ in reference.kernel_at]
     floor = 1e-3 * flat.norm()
     return [*zip([*ours[:5], *parts, *ours[6:]], theirs, strict=True)], floor
+
+
+def use_instance_norms(reference):
+    for module in list(reference.modules()):
+        for name, part in module.named_children():
+            if isinstance(part, torch.nn.BatchNorm2d):
+                setattr(module, name, torch.nn.InstanceNorm2d(part.num_features))
 
 
 def assert_equal(cell, architecture, tolerance, channels=16):
@@ -241,3 +250,17 @@ def test_an_edge_left_with_none_is_out_of_the_edge_normalisation():
     weights = architecture.edge_weights()[0]
     assert weights[4] == 0
     assert float(weights[2:4].sum().detach()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("twice_differentiable", [False, True])
+def test_with_instance_norm_every_slice_has_its_own_statistics(twice_differentiable):
+    settings = CellSettings(n_nodes=3, partial_channels=2)
+    torch.manual_seed(0)
+    cell = SearchCell(16, 8, settings, "instance").double()
+    cell.twice_differentiable = twice_differentiable
+    _, architecture = cell_and_architecture(settings)
+    assert_equal(cell, architecture, 1e-10)
+    keep = random_subset(settings, 1)
+    cell.prune(keep[0], None)
+    architecture.prune(keep, None)
+    assert_equal(cell, architecture, 1e-10)
