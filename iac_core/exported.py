@@ -247,7 +247,12 @@ def write_export(
 
 
 def write_program(
-    network: nn.Module, folder: Path, kind: ProgramFormat, *, n_channels: int, size: int
+    network: nn.Module,
+    folder: Path,
+    kind: ProgramFormat,
+    *,
+    n_channels: int,
+    slice_shape: tuple[int, int],
 ) -> float:
     """Write a network as a program that runs without this project, and compare the two.
 
@@ -256,7 +261,7 @@ def write_program(
         folder: Where ``network.onnx`` or ``network.pt2`` goes.
         kind: ONNX (needs the extra ``onnx``), or a program of `torch.export`.
         n_channels: Image channels.
-        size: Rows and columns of the slices; the number of slices is free.
+        slice_shape: Rows and columns of the slices; the number of slices is free.
 
     Returns:
         Largest difference of a logit between program and network, on random images.
@@ -266,8 +271,8 @@ def write_program(
     """
     network = network.cpu().eval()
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, n_channels, size, size, generator=generator)
-    fresh = torch.randn(3, n_channels, size, size, generator=generator)
+    images = torch.randn(2, n_channels, *slice_shape, generator=generator)
+    fresh = torch.randn(3, n_channels, *slice_shape, generator=generator)
     dynamic = {"images": {0: torch.export.Dim("n_slices", min=1, max=4096)}}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporters warn of torch's own parts

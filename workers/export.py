@@ -66,7 +66,13 @@ def export_job(
             _description(task, store, data),
         )
         differences = {
-            kind: write_program(network, partial, kind, n_channels=data.n_channels, size=data.size)
+            kind: write_program(
+                network,
+                partial,
+                kind,
+                n_channels=data.n_channels,
+                slice_shape=data.slice_shape,
+            )
             for kind in programs
         }
         partial.rename(folder)

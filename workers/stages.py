@@ -24,7 +24,7 @@ from iac_core.data.slices import PreparedData
 from iac_core.data.splits import Split, make_split
 from iac_core.errors import ConfigError
 from iac_core.evaluation.cost import count_macs, count_parameters
-from iac_core.evaluation.per_patient import score_patients
+from iac_core.evaluation.per_patient import score_patients, segment_slices
 from iac_core.pruners import build_pruner
 from iac_core.training.fit import FitResult, TrainingRoom, evaluation_mode
 from iac_core.training.pretrain import pretrain, train_longer
@@ -170,18 +170,15 @@ def evaluate_stage(room: StageRoom) -> Outcome:
     """Score every patient of the subsets on the original grid."""
     job, data = room.task.job, room.data()
     module = final_network(room, data)
-    rows = score_patients(
-        evaluation_mode(module),
-        data,
-        room.split(data),
-        job.settings.evaluate,
-        device=room.device,
-        reporter=room.reporter,
+    settings = job.settings.evaluate
+    segment = segment_slices(
+        evaluation_mode(module), data, batch_size=settings.batch_size, device=room.device
     )
+    rows = score_patients(segment, data, room.split(data), settings, room.reporter)
     write_json(room.folder / PATIENTS, rows)
     parameters = count_parameters(module)
     cells = module.implant.cell_parameters() if isinstance(module, ImplantedNetwork) else ()
-    shape = (1, data.n_channels, data.size, data.size)
+    shape = (1, data.n_channels, *data.slice_shape)
     return {
         "n_parameters": parameters.total,
         "n_cell_parameters": sum(weight.numel() for weight in cells),

@@ -7,7 +7,7 @@ crash is not prepared again. At the end the parts become the arrays that trainin
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,27 +72,18 @@ def prepare(
         if not path.exists():
             _write_part(path, _part(ref, dataset.load(ref), description, settings))
         reporter.progress(epoch=position + 1, n_epochs=len(refs))
-    volumes, trains = _join(paths, into, description, settings)
-    index = {
-        "label_values": list(description.label_values),
-        "classes": {name: list(values) for name, values in description.classes.items()},
-        "channels": list(description.channels),
-        "flip_axes": list(description.flip_axes),
-        "n_neighbours": settings.n_neighbours,
-        "clip_percentiles": list(settings.clip_percentiles),
-        "trains": trains,
-        "volumes": [asdict(volume) for volume in volumes],
-    }
-    (into / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    summary = write_slices(
+        map(_read_part, paths),
+        into,
+        description,
+        settings,
+        shape=(settings.size, settings.size),
+        flip_axes=description.flip_axes,
+    )
     for path in paths:
         path.unlink()
     parts.rmdir()
-    return PreparedSummary(
-        n_patients=len({ref.patient_id for ref in refs}),
-        n_volumes=len(volumes),
-        n_slices=len(trains),
-        n_training_slices=sum(trains),
-    )
+    return summary
 
 
 def _part(
@@ -117,15 +108,20 @@ def _part(
     ]
     indices = np.searchsorted(description.label_values, volume.labels).astype(np.uint8)
     labels = to_slices(indices, geometry, interpolate=False, fill=0)
-    packed = zlib.compress(np.ascontiguousarray(volume.labels).tobytes(), level=1)
     return {
         "images": np.stack(channels, axis=1).astype(np.float16),
         "labels": labels,
-        "reference": np.frombuffer(packed, dtype=np.uint8),
+        "reference": packed_labels(volume.labels),
         "histogram": histogram,
-        "trains": _training_slices(labels, ref, settings),
+        "trains": training_slices(labels, ref, settings),
         "volume": np.array(json.dumps(asdict(described))),
     }
+
+
+def packed_labels(labels: ndarray) -> ndarray:
+    """Return label values on the original grid, compressed, as uint8."""
+    packed = zlib.compress(np.ascontiguousarray(labels).tobytes(), level=1)
+    return np.frombuffer(packed, dtype=np.uint8)
 
 
 def _describe(
@@ -161,8 +157,8 @@ def _describe(
     )
 
 
-def _training_slices(labels: ndarray, ref: VolumeRef, settings: PrepareSettings) -> ndarray:
-    """All slices with foreground, and a drawn share of the others; bool."""
+def training_slices(labels: ndarray, ref: VolumeRef, settings: PrepareSettings) -> ndarray:
+    """Return which slices train: all with foreground, a drawn share of the others; bool."""
     draws = numpy_generator(0, "background", ref.volume_id).random(len(labels))
     has_foreground = labels.reshape(len(labels), -1).any(axis=1)
     chosen: ndarray = has_foreground | (draws < settings.background_share)
@@ -178,36 +174,73 @@ def _write_part(path: Path, part: dict[str, ndarray]) -> None:
     temporary.replace(path)
 
 
-def _join(
-    paths: Sequence[Path], into: Path, description: DatasetDescription, settings: PrepareSettings
-) -> tuple[list[PreparedVolume], list[bool]]:
-    """Append part after part to the arrays; return the volumes and which slices train."""
-    size, n_channels = settings.size, len(description.channels)
+def _read_part(path: Path) -> dict[str, ndarray]:
+    with np.load(path, allow_pickle=False) as part:
+        return dict(part)
+
+
+def write_slices(
+    parts: Iterable[Mapping[str, ndarray]],
+    into: Path,
+    description: DatasetDescription,
+    settings: PrepareSettings,
+    *,
+    shape: tuple[int, int],
+    flip_axes: Sequence[str],
+) -> PreparedSummary:
+    """Append part after part to the arrays that training maps, and write their index.
+
+    Args:
+        parts: One for each volume: ``images`` ``(N, C, H, W)`` float16, ``labels`` ``(N, H, W)``
+            uint8, ``reference`` and ``histogram``, ``trains`` bool, ``volume`` (JSON of a
+            `PreparedVolume`).
+        into: An existing folder.
+        description: Of the data set.
+        settings: Neighbours and percentiles.
+        shape: Rows and columns of a slice.
+        flip_axes: Axes of a slice along which it may be mirrored.
+    """
+    n_channels = len(description.channels)
     volumes: list[PreparedVolume] = []
     trains: list[bool] = []
     first_byte = 0
     with (
-        _growing_array(into / IMAGES, (n_channels, size, size), np.float16) as images,
-        _growing_array(into / LABELS, (size, size), np.uint8) as labels,
+        _growing_array(into / IMAGES, (n_channels, *shape), np.float16) as images,
+        _growing_array(into / LABELS, shape, np.uint8) as labels,
         _growing_array(into / REFERENCE, (), np.uint8) as reference,
         _growing_array(into / HISTOGRAMS, (), np.uint32) as histograms,
     ):
-        for path in paths:
-            with np.load(path, allow_pickle=False) as part:
-                images.append(part["images"])
-                labels.append(part["labels"])
-                reference.append(part["reference"])
-                histograms.append(part["histogram"].reshape(-1))
-                described = json.loads(str(part["volume"]))
-                described |= {
-                    "first_slice": len(trains),
-                    "first_byte": first_byte,
-                    "n_bytes": len(part["reference"]),
-                }
-                volumes.append(PreparedVolume.from_json(described))
-                first_byte += len(part["reference"])
-                trains += [bool(value) for value in part["trains"]]
-    return volumes, trains
+        for part in parts:
+            images.append(part["images"])
+            labels.append(part["labels"])
+            reference.append(part["reference"])
+            histograms.append(part["histogram"].reshape(-1))
+            described = json.loads(str(part["volume"]))
+            described |= {
+                "first_slice": len(trains),
+                "first_byte": first_byte,
+                "n_bytes": len(part["reference"]),
+            }
+            volumes.append(PreparedVolume.from_json(described))
+            first_byte += len(part["reference"])
+            trains += [bool(value) for value in part["trains"]]
+    index = {
+        "label_values": list(description.label_values),
+        "classes": {name: list(values) for name, values in description.classes.items()},
+        "channels": list(description.channels),
+        "flip_axes": list(flip_axes),
+        "n_neighbours": settings.n_neighbours,
+        "clip_percentiles": list(settings.clip_percentiles),
+        "trains": trains,
+        "volumes": [asdict(volume) for volume in volumes],
+    }
+    (into / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    return PreparedSummary(
+        n_patients=len({volume.patient_id for volume in volumes}),
+        n_volumes=len(volumes),
+        n_slices=len(trains),
+        n_training_slices=sum(trains),
+    )
 
 
 class _Growing:

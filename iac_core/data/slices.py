@@ -205,9 +205,10 @@ class PreparedData:
         return len(self.channels) * (2 * self.n_neighbours + 1)
 
     @property
-    def size(self) -> int:
+    def slice_shape(self) -> tuple[int, int]:
         """Rows and columns of a slice."""
-        return int(self.images.shape[-1])
+        rows, columns = self.images.shape[-2:]
+        return int(rows), int(columns)
 
     def volumes_of(self, patient_ids: Sequence[str]) -> tuple[PreparedVolume, ...]:
         """Return the volumes of some patients, in the order of the index."""

@@ -54,6 +54,31 @@ def volume_geometry(
     )
 
 
+def turn(volume: ndarray, order: Sequence[int], signs: Sequence[int]) -> ndarray:
+    """Return a view of a volume with its axes in another order, some of them reversed.
+
+    Args:
+        volume: Three axes.
+        order: The axis that becomes each axis.
+        signs: 1, or −1 where the new axis is reversed.
+    """
+    turned: ndarray = np.transpose(volume, order)
+    return turned[tuple(slice(None, None, sign) for sign in signs)]
+
+
+def turn_back(turned: ndarray, order: Sequence[int], signs: Sequence[int]) -> ndarray:
+    """Undo `turn`.
+
+    Examples:
+        >>> volume = np.arange(6).reshape(1, 2, 3)
+        >>> turned = turn(volume, (2, 0, 1), (1, -1, -1))
+        >>> bool((turn_back(turned, (2, 0, 1), (1, -1, -1)) == volume).all())
+        True
+    """
+    unreversed = turned[tuple(slice(None, None, sign) for sign in signs)]
+    return np.ascontiguousarray(np.transpose(unreversed, np.argsort(order)))
+
+
 def to_slices(
     volume: ndarray, geometry: VolumeGeometry, *, interpolate: bool, fill: float
 ) -> ndarray:
@@ -68,9 +93,7 @@ def to_slices(
     Returns:
         Slices, shape ``(D, size, size)``, of the volume's dtype.
     """
-    turned = np.transpose(volume, geometry.axis_order)
-    turned = turned[tuple(slice(None, None, sign) for sign in geometry.axis_signs)]
-    slices = np.moveaxis(turned, 2, 0)
+    slices = np.moveaxis(turn(volume, geometry.axis_order, geometry.axis_signs), 2, 0)
     resampled = resize(slices, geometry.resampled, interpolate=interpolate)
     return centre_crop_or_pad(resampled, (geometry.size, geometry.size), fill)
 
@@ -155,6 +178,4 @@ def _turned_shape(geometry: VolumeGeometry) -> tuple[int, int]:
 def _to_file_axes(
     slices: Integer[ndarray, "d h w"], geometry: VolumeGeometry
 ) -> Integer[ndarray, "x y z"]:
-    turned = np.moveaxis(slices, 0, 2)
-    turned = turned[tuple(slice(None, None, sign) for sign in geometry.axis_signs)]
-    return np.ascontiguousarray(np.transpose(turned, np.argsort(geometry.axis_order)))
+    return turn_back(np.moveaxis(slices, 0, 2), geometry.axis_order, geometry.axis_signs)

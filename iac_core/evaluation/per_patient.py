@@ -9,12 +9,34 @@ import torch
 from torch import Tensor
 
 from iac_core.config import EvaluateSettings
-from iac_core.data.slices import PreparedData
+from iac_core.data.slices import PreparedData, PreparedVolume
 from iac_core.data.splits import Split
 from iac_core.errors import StopRequested
 from iac_core.evaluation.metrics import score_volume
 from iac_core.training.batches import batches
 from iac_core.types import Reporter
+
+Segment = Callable[[PreparedVolume], np.ndarray]
+"""A volume → its predicted label values on the original grid, shape ``(X, Y, Z)``, uint8."""
+
+
+def segment_slices(
+    predict: Callable[[Tensor], Tensor],
+    data: PreparedData,
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> Segment:
+    """Return what predicts a volume slice by slice; arguments as in `predict_probabilities`."""
+
+    def segment(volume: PreparedVolume) -> np.ndarray:
+        slices = np.arange(volume.first_slice, volume.first_slice + volume.n_slices)
+        probabilities = predict_probabilities(
+            predict, data, slices, batch_size=batch_size, device=device
+        )
+        return data.to_original(volume, probabilities)
+
+    return segment
 
 
 def predict_probabilities(
@@ -42,22 +64,19 @@ def predict_probabilities(
 
 
 def score_patients(
-    predict: Callable[[Tensor], Tensor],
+    segment: Segment,
     data: PreparedData,
     split: Split,
     settings: EvaluateSettings,
-    *,
-    device: torch.device,
     reporter: Reporter,
 ) -> list[dict[str, Any]]:
     """Score every volume of the subsets.
 
     Args:
-        predict: Images → logits, in evaluation mode.
-        data: Prepared slices and reference labels.
+        segment: Predicts a volume.
+        data: Reference labels.
         split: Patients of each part.
-        settings: Which subsets, tolerance, batch size.
-        device: Where `predict` runs.
+        settings: Which subsets, tolerance.
         reporter: Told of every volume; asked whether to stop before each.
 
     Returns:
@@ -77,13 +96,9 @@ def score_patients(
     for index, (subset, volume) in enumerate(volumes):
         if reporter.should_stop():
             raise StopRequested("evaluation stopped")
-        slices = np.arange(volume.first_slice, volume.first_slice + volume.n_slices)
-        probabilities = predict_probabilities(
-            predict, data, slices, batch_size=settings.batch_size, device=device
-        )
         scores = score_volume(
             data.reference_labels(volume),
-            data.to_original(volume, probabilities),
+            segment(volume),
             spacing_mm=volume.spacing_mm,
             classes=data.classes,
             tolerance_mm=settings.surface_tolerance_mm,

@@ -99,7 +99,7 @@ def test_prepared_arrays_are_mapped_and_fit_their_index(prepared_folder):
     assert data.load_images(np.arange(2)).dtype == np.float32
     assert len(data.patients) == 8
     assert sum(volume.n_slices for volume in data.volumes) == len(data.images)
-    assert (data.n_classes, data.n_channels, data.size) == (4, 1, 32)
+    assert (data.n_classes, data.n_channels, data.slice_shape) == (4, 1, (32, 32))
 
 
 def test_training_uses_every_foreground_slice_and_few_others(prepared_folder):

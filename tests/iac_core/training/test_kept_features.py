@@ -37,7 +37,7 @@ def test_kept_features_are_the_encoders(make_room):
     for value, reference in zip(found, expected, strict=True):
         assert torch.allclose(value, reference, atol=1e-6)
         assert value.is_contiguous(memory_format=torch.channels_last)
-    assert kept.n_bytes == len(indices) * feature_bytes(backbone(), data.size)
+    assert kept.n_bytes == len(indices) * feature_bytes(backbone(), data.slice_shape[0])
 
 
 def test_a_slice_that_was_not_kept_is_a_mistake(make_room):
