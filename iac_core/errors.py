@@ -7,6 +7,7 @@
     │   └── UnknownNameError   a name is not in its table
     ├── DataError        a data folder or file is wrong; carries every Problem found
     ├── ShapeError       arrays do not fit each other (also a ValueError)
+    ├── NnunetError      a command of nnU-Net failed; carries its last lines
     ├── SearchError      a search or training cannot go on (a loss is not finite, …)
     └── StopRequested    control flow: the user asked to stop, the stage has checkpointed
 
@@ -73,6 +74,10 @@ class ShapeError(IacError, ValueError):
 
 class SearchError(IacError):
     """A search or a training cannot go on."""
+
+
+class NnunetError(IacError):
+    """A command of nnU-Net ended with an error; the message has the last lines of its output."""
 
 
 class StopRequested(IacError):  # noqa: N818 - control flow, not an error

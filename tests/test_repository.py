@@ -28,11 +28,16 @@ ONLY_IN = {
     "pyarrow": {"results/store.py"},
     "matplotlib": {"results/figures.py"},
     "mlflow": {"orchestrator/tracking.py", "results/collect.py"},
+    "nnunetv2": {
+        "iac_core/backbones/nnunet_unet.py",
+        "iac_core/nnunet/cases.py",
+        "iac_core/nnunet/commands.py",
+    },
     "jinja2": {"results/report.py", "orchestrator/data_page.py"},
 }
 CORE_IMPORTS = {
     "torch", "numpy", "scipy", "nibabel", "numba", "jaxtyping", "yaml", "safetensors", "monai",
-    "onnxruntime", "onnxscript", "iac_core",
+    "onnxruntime", "onnxscript", "nnunetv2", "iac_core",
 }  # fmt: skip
 
 

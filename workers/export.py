@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.cells.genotype import Genotype
 from iac_core.cells.implant import ImplantedNetwork
 from iac_core.data.slices import PreparedData
 from iac_core.errors import ConfigError
 from iac_core.exported import ProgramFormat, write_export, write_program
+from iac_core.nnunet.cases import PlannedCases
 from iac_core.types import SilentReporter
 from workers.job import plain
 from workers.provenance import provenance
@@ -87,6 +89,9 @@ def _description(task: StageTask, store: StageStore, data: PreparedData) -> dict
     keys = {**task.parents, "evaluate": task.key}
     records = {kind: store.record(kind, key) for kind, key in keys.items()}
     outcomes = {kind: dict(record.outcome) for kind, record in records.items() if record}
+    preparation = plain(job.settings.prepare)
+    if isinstance(job.settings.backbone, NnunetSettings):
+        preparation = PlannedCases(store.folder("prepare", task.parents["prepare"])).plans
     ct = None
     if data.ct is not None:
         ct = {name: value.tolist() for name, value in asdict(data.ct).items()}
@@ -107,7 +112,7 @@ def _description(task: StageTask, store: StageStore, data: PreparedData) -> dict
             "n_neighbours": data.n_neighbours,
             "label_values": list(data.label_values),
             "classes": {name: list(values) for name, values in data.classes.items()},
-            "preparation": plain(job.settings.prepare),
+            "preparation": preparation,
             "ct": ct,
         },
         "stages": keys,

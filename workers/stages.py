@@ -15,6 +15,7 @@ from torch import nn
 
 from iac_core.backbones import build_backbone
 from iac_core.backbones.interface import Backbone
+from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.cells.genotype import Genotype
 from iac_core.cells.implant import ImplantedNetwork
 from iac_core.checkpoint import load_checkpoint, save_checkpoint
@@ -24,7 +25,10 @@ from iac_core.data.slices import PreparedData
 from iac_core.data.splits import Split, make_split
 from iac_core.errors import ConfigError
 from iac_core.evaluation.cost import count_macs, count_parameters
-from iac_core.evaluation.per_patient import score_patients, segment_slices
+from iac_core.evaluation.per_patient import Segment, score_patients, segment_slices
+from iac_core.nnunet.cases import PlannedCases
+from iac_core.nnunet.prepare import prepare_by_nnunet
+from iac_core.nnunet.training import pretrain_by_nnunet
 from iac_core.pruners import build_pruner
 from iac_core.training.fit import FitResult, TrainingRoom, evaluation_mode
 from iac_core.training.pretrain import pretrain, train_longer
@@ -94,10 +98,23 @@ class StageRoom:
 
 
 def prepare_stage(room: StageRoom) -> Outcome:
-    """Turn the data folder into slices."""
-    source = room.task.source
+    """Turn the data folder into slices; for nnU-Net's network by nnU-Net itself."""
+    source, settings = room.task.source, room.task.job.settings
     dataset = open_dataset(source.layout, Path(source.path), source.options)
-    summary = prepare(dataset, room.task.job.settings.prepare, room.folder, room.reporter)
+    if not isinstance(settings.backbone, NnunetSettings):
+        return asdict(prepare(dataset, settings.prepare, room.folder, room.reporter))
+    refs = dataset.volumes()
+    patients = sorted({ref.patient_id for ref in refs})
+    official = sorted({ref.patient_id for ref in refs if ref.is_official_test})
+    summary = prepare_by_nnunet(
+        dataset,
+        make_split(patients, settings.split, official),
+        settings.backbone,
+        settings.prepare,
+        room.folder,
+        room.reporter,
+        n_processes=torch.get_num_threads(),
+    )
     return asdict(summary)
 
 
@@ -106,10 +123,19 @@ def pretrain_stage(room: StageRoom) -> Outcome:
     job, data = room.task.job, room.data()
     split = room.split(data)
     split.save(room.folder / SPLIT)
-    backbone = _fresh_backbone(room, data)
-    result = pretrain(
-        backbone, room.training_room(data, split), job.settings.pretrain, seed=job.seed
-    )
+    training_room, settings = room.training_room(data, split), job.settings
+    if isinstance(settings.backbone, NnunetSettings):
+        result = pretrain_by_nnunet(
+            room.parent("prepare"),
+            settings.backbone,
+            training_room,
+            seed=job.seed,
+            checkpoint_every_epochs=settings.pretrain.checkpoint_every_epochs,
+            n_processes=torch.get_num_threads(),
+        )
+    else:
+        backbone = _fresh_backbone(room, data)
+        result = pretrain(backbone, training_room, settings.pretrain, seed=job.seed)
     return {"split_hash": split.hash, **_keep(room, result)}
 
 
@@ -170,11 +196,13 @@ def evaluate_stage(room: StageRoom) -> Outcome:
     """Score every patient of the subsets on the original grid."""
     job, data = room.task.job, room.data()
     module = final_network(room, data)
-    settings = job.settings.evaluate
-    segment = segment_slices(
-        evaluation_mode(module), data, batch_size=settings.batch_size, device=room.device
+    rows = score_patients(
+        _segment(room, module, data),
+        data,
+        room.split(data),
+        job.settings.evaluate,
+        room.reporter,
     )
-    rows = score_patients(segment, data, room.split(data), settings, room.reporter)
     write_json(room.folder / PATIENTS, rows)
     parameters = count_parameters(module)
     cells = module.implant.cell_parameters() if isinstance(module, ImplantedNetwork) else ()
@@ -217,6 +245,21 @@ def final_network(room: StageRoom, data: PreparedData) -> nn.Module:
     return module
 
 
+def _segment(room: StageRoom, module: nn.Module, data: PreparedData) -> Segment:
+    settings = room.task.job.settings
+    if isinstance(settings.backbone, NnunetSettings):
+        cases = PlannedCases(room.parent("prepare"))
+        return cases.segmenter(
+            module.eval(), data, device=room.device, mirrors=settings.backbone.mirrors
+        )
+    return segment_slices(
+        evaluation_mode(module),
+        data,
+        batch_size=settings.evaluate.batch_size,
+        device=room.device,
+    )
+
+
 def _keep(room: StageRoom, result: FitResult) -> Outcome:
     """Write weights and curve of a training; return its outcome."""
     save_checkpoint(room.folder / WEIGHTS, result.state)
@@ -230,9 +273,15 @@ def _keep(room: StageRoom, result: FitResult) -> Outcome:
 
 def _fresh_backbone(room: StageRoom, data: PreparedData) -> Backbone:
     job = room.task.job
-    backbone = build_backbone(
-        job.settings.backbone, n_channels=data.n_channels, n_classes=data.n_classes, seed=job.seed
-    )
+    n_channels, n_classes = data.n_channels, data.n_classes
+    backbone: Backbone
+    if isinstance(job.settings.backbone, NnunetSettings):
+        cases = PlannedCases(room.parent("prepare"))
+        backbone = cases.network(n_channels=n_channels, n_classes=n_classes, seed=job.seed)
+    else:
+        backbone = build_backbone(
+            job.settings.backbone, n_channels=n_channels, n_classes=n_classes, seed=job.seed
+        )
     _as_module(backbone).to(room.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return backbone
 

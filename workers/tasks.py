@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.cells.genotype import random_genotype
 from iac_core.config import DatasetOptions
 from iac_core.seeding import numpy_generator
@@ -139,20 +140,30 @@ def _random(job: Job) -> str:
 
 
 def _prepare_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any]:
-    return {
+    inputs = {
         "layout": source.layout,
         "fingerprint": source.fingerprint,
         "options": plain(source.options),
-        "prepare": plain(job.settings.prepare),
+    }
+    backbone = job.settings.backbone
+    if not isinstance(backbone, NnunetSettings):
+        return {**inputs, "prepare": plain(job.settings.prepare)}
+    return {
+        **inputs,
+        # Its plans come from the training patients.
+        "split": job.split_identity(),
+        "nnunet": {"planner": backbone.planner, "gpu_memory_gb": backbone.gpu_memory_gb},
+        "background_share": job.settings.prepare.background_share,
     }
 
 
 def _pretrain_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any]:
+    by_nnunet = isinstance(job.settings.backbone, NnunetSettings)
     return {
         "split": job.split_identity(),
         "backbone": job.backbone_identity(),
         "backbone_type": type(job.settings.backbone).__name__,
-        "pretrain": plain(job.settings.pretrain),
+        **({} if by_nnunet else {"pretrain": plain(job.settings.pretrain)}),
         "seed": job.seed,
         # Every later stage builds on this one, so that its key holds the views too.
         **(

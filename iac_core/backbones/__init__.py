@@ -21,6 +21,7 @@ from iac_core.backbones.flexible_unet import (
     ResNet50UNetSettings,
 )
 from iac_core.backbones.interface import Backbone
+from iac_core.backbones.nnunet_unet import NnunetSettings, needs_plans
 from iac_core.backbones.rivals import (
     AttentionUNetSettings,
     SegResNetSettings,
@@ -65,6 +66,7 @@ BACKBONES: dict[str, BackboneEntry] = {
     "vgg_unet": BackboneEntry(vgg_unet, VggUNetSettings),
     "mobilenet_v2_unet": BackboneEntry(mobile_net_v2_unet, MobileNetV2UNetSettings),
     "external": BackboneEntry(external, ExternalSettings),
+    "nnunet": BackboneEntry(needs_plans, NnunetSettings),
     "attention_unet": BackboneEntry(attention_unet, AttentionUNetSettings),
     "unet_plus_plus": BackboneEntry(unet_plus_plus, UNetPlusPlusSettings),
     "unet_3_plus": BackboneEntry(unet_3_plus, UNet3PlusSettings),

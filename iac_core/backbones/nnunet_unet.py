@@ -2,11 +2,13 @@
 
 A network of dynamic-network-architectures has an ``encoder`` that returns all features and a
 ``decoder`` with ``stages``, ``transpconvs`` and ``seg_layers``; its forward pass is repeated here
-with each skip through the adapter. The package itself is not imported.
+with each skip through the adapter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,9 +22,107 @@ from iac_core.backbones.interface import (
     keep_skip,
     recorded_sites,
 )
+from iac_core.config import require_at_least, require_positive
 from iac_core.errors import ConfigError
+from iac_core.seeding import derive_seed
 
 _PARTS = ("stages", "transpconvs", "seg_layers")
+
+
+_MOST_SKIPS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NnunetSettings:
+    """Settings of nnU-Net's own 2-D pipeline as a backbone (row 38).
+
+    Its planner and preprocessor take the place of ``prepare``, its trainer that of ``pretrain``,
+    its sliding window that of the evaluation's predictions; search and retraining are those of
+    every backbone, at the planned patch size.
+
+    Attributes:
+        planner: Class of nnU-Net's experiment planner, for example ``nnUNetPlannerResEncM``.
+        gpu_memory_gb: Memory that the planner plans for; None is the planner's own.
+        trainer: Class of nnU-Net's trainer.
+        epochs: Epochs of its training.
+        steps_per_epoch: Steps that make one.
+        validation_steps: Batches of its pseudo Dice after each.
+        batch_size: None is the planned one.
+        mirrors: Whether predictions are means over mirrored images, nnU-Net's default.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    planner: str = "ExperimentPlanner"
+    gpu_memory_gb: float | None = None
+    trainer: str = "nnUNetTrainer"
+    epochs: int = 1000
+    steps_per_epoch: int = 250
+    validation_steps: int = 50
+    batch_size: int | None = None
+    mirrors: bool = True
+
+    def __post_init__(self) -> None:
+        require_at_least(
+            1,
+            epochs=self.epochs,
+            steps_per_epoch=self.steps_per_epoch,
+            validation_steps=self.validation_steps,
+            batch_size=self.batch_size,
+        )
+        require_positive(gpu_memory_gb=self.gpu_memory_gb)
+
+    @property
+    def n_skips(self) -> int:
+        """The most skip connections that nnU-Net plans; how many there are follows from the data.
+
+        A random genotype per level is drawn for so many; the first ones are used.
+        """
+        return _MOST_SKIPS
+
+
+def needs_plans(settings: NnunetSettings, **_: int) -> "NnunetUNet":
+    """Refuse to build: the network follows from a preparation (`iac_core.nnunet.cases`).
+
+    Raises:
+        ConfigError: Always.
+    """
+    raise ConfigError(
+        f"the network of nnunet must be built from its plans, got settings alone ({settings}); "
+        "run its preparation"
+    )
+
+
+def planned_network(
+    architecture: Mapping[str, Any], *, n_channels: int, n_classes: int, seed: int
+) -> "NnunetUNet":
+    """Return a planned network as a host, with fresh weights that depend on the seed alone.
+
+    Args:
+        architecture: ``architecture`` of a configuration of nnU-Net's plans.
+        n_channels: Image channels.
+        n_classes: Classes, background included.
+        seed: The job's seed.
+    """
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "backbone"))
+        network = get_network_from_plans(
+            architecture["network_class_name"],
+            architecture["arch_kwargs"],
+            architecture["_kw_requires_import"],
+            n_channels,
+            n_classes,
+            deep_supervision=False,
+        )
+        return NnunetUNet(network, n_channels=n_channels)
+
+
+def _pair(stride: int | Sequence[int]) -> tuple[int, int]:
+    if isinstance(stride, int):
+        return stride, stride
+    rows, columns = stride
+    return rows, columns
 
 
 class NnunetDecoder(nn.Module):
@@ -65,13 +165,22 @@ class NnunetUNet(nn.Module):
         self.decoder: nn.Module = NnunetDecoder(parts["decoder"])
         norms = [part for part in parts.values() if isinstance(part, nn.InstanceNorm2d)]
         self.cell_norm: CellNorm = "instance" if norms else "batch"
-        deepest = prod(max(stride) for stride in parts["encoder"].strides)
+        strides = [_pair(stride) for stride in parts["encoder"].strides]
+        self.multiples = prod(row for row, _ in strides), prod(column for _, column in strides)
         # Twice the deepest stride: an instance norm needs more than one pixel.
-        self.sites: tuple[SkipSite, ...] = recorded_sites(self, n_channels, size=2 * deepest)
+        size = 2 * max(self.multiples)
+        self.sites: tuple[SkipSite, ...] = recorded_sites(self, n_channels, size=size)
 
     def encode(self, images: Float[Tensor, "b c h w"]) -> list[Tensor]:
-        """Return the encoder's features, finest first, the bottleneck last."""
-        return list(self.encoder(images))
+        """Return the encoder's features, finest first, the bottleneck last.
+
+        The border is repeated up to the sizes that the network takes; patches have such a size.
+        """
+        size = [
+            -(-extent // multiple) * multiple
+            for extent, multiple in zip(images.shape[-2:], self.multiples, strict=True)
+        ]
+        return list(self.encoder(fit_to(images, size)))
 
     def decode(
         self, features: Sequence[Tensor], adapter: Adapter = keep_skip

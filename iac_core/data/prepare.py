@@ -70,7 +70,7 @@ def prepare(
         if reporter.should_stop():
             raise StopRequested("preparation stopped")
         if not path.exists():
-            _write_part(path, _part(ref, dataset.load(ref), description, settings))
+            write_part(path, _part(ref, dataset.load(ref), description, settings))
         reporter.progress(epoch=position + 1, n_epochs=len(refs))
     summary = write_slices(
         map(_read_part, paths),
@@ -124,6 +124,16 @@ def packed_labels(labels: ndarray) -> ndarray:
     return np.frombuffer(packed, dtype=np.uint8)
 
 
+def axes_of(
+    description: DatasetDescription, affine: ndarray
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Return the file axis that becomes rows, columns and slices, and −1 where it is reversed."""
+    if not description.reorients:
+        return (0, 1, 2), (1, 1, 1)
+    order, signs = canonical_axes(affine)
+    return order, (signs[0], signs[1], signs[2])
+
+
 def _describe(
     ref: VolumeRef,
     volume: Volume,
@@ -131,10 +141,7 @@ def _describe(
     settings: PrepareSettings,
     normalisation: str,
 ) -> PreparedVolume:
-    order, signs = (0, 1, 2), (1, 1, 1)
-    if description.reorients:
-        order, found = canonical_axes(volume.affine)
-        signs = (found[0], found[1], found[2])
+    order, signs = axes_of(description, volume.affine)
     shape = volume.labels.shape
     geometry = volume_geometry(
         (shape[0], shape[1], shape[2]),
@@ -165,7 +172,8 @@ def training_slices(labels: ndarray, ref: VolumeRef, settings: PrepareSettings) 
     return chosen
 
 
-def _write_part(path: Path, part: dict[str, ndarray]) -> None:
+def write_part(path: Path, part: dict[str, ndarray]) -> None:
+    """Write arrays as a part: the file is whole or absent."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **part)

@@ -1,6 +1,7 @@
 """What every backbone must do; a new entry of the table is tested by being there."""
 
 import copy
+import importlib.util
 import pickle
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 from iac_core.backbones import BACKBONES, build_backbone
 from iac_core.backbones.external import ExternalSettings, SkipArgument
 from iac_core.backbones.interface import Backbone
+from iac_core.backbones.nnunet_unet import planned_network
 from iac_core.cells.genotype import random_genotype
 from iac_core.cells.implant import ImplantedNetwork, Supernet
 from iac_core.config import CellSettings
@@ -39,8 +41,29 @@ SMALL = {
     "unetr": {"size": 64, "width": 8, "hidden": 24, "n_heads": 2},
 }
 FLEXIBLE = {"decoder_channels": (32, 16, 16, 8, 8)}
-NAMES = sorted(BACKBONES)
-HOSTS = [name for name in NAMES if name == "external" or BACKBONES[name].Settings().n_skips]
+PLANNED = {
+    "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+    "arch_kwargs": {
+        "n_stages": 4, "features_per_stage": [8, 8, 16, 16], "kernel_sizes": [[3, 3]] * 4,
+        "strides": [[1, 1], [2, 2], [2, 2], [2, 2]], "n_conv_per_stage": [2] * 4,
+        "n_conv_per_stage_decoder": [2] * 3, "conv_bias": True, "conv_op": "torch.nn.Conv2d",
+        "norm_op": "torch.nn.InstanceNorm2d", "norm_op_kwargs": {"affine": True},
+        "dropout_op": None, "nonlin": "torch.nn.LeakyReLU",
+    },
+    "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+}  # fmt: skip
+NEEDS_NNUNET = pytest.mark.skipif(
+    importlib.util.find_spec("nnunetv2") is None, reason="nnU-Net: pip install .[nnunet]"
+)
+NAMES = [
+    pytest.param(name, marks=NEEDS_NNUNET) if name == "nnunet" else name
+    for name in sorted(BACKBONES)
+]
+HOSTS = [
+    name
+    for name in NAMES
+    if name == "external" or not isinstance(name, str) or BACKBONES[name].Settings().n_skips
+]
 CELL = CellSettings(n_nodes=2, partial_channels=2, form="residual")
 
 
@@ -51,8 +74,10 @@ def small(name):
     return BACKBONES[name].Settings(**SMALL.get(name, FLEXIBLE))
 
 
-def build(name, n_channels=1):
-    return build_backbone(small(name), n_channels=n_channels, n_classes=3, seed=0)
+def build(name, n_channels=1, seed=0):
+    if name == "nnunet":
+        return planned_network(PLANNED, n_channels=n_channels, n_classes=3, seed=seed)
+    return build_backbone(small(name), n_channels=n_channels, n_classes=3, seed=seed)
 
 
 @pytest.fixture(params=NAMES)
@@ -95,7 +120,10 @@ def test_sites_say_what_the_decoder_takes(name):
     assert [seen[level] for level in range(len(network.sites))] == [
         (site.skip_channels, site.decoder_channels, site.stride) for site in network.sites
     ]
-    assert len(network.sites) == small(name).n_skips
+    if name == "nnunet":
+        assert len(network.sites) <= BACKBONES[name].Settings().n_skips
+    else:
+        assert len(network.sites) == small(name).n_skips
     strides = [site.stride for site in network.sites]
     assert strides == sorted(strides)
 
@@ -152,7 +180,8 @@ def test_a_whole_backbone_trains(name):
     network(images(n=4)).square().mean().backward()
     silent = [key for key, weight in network.named_parameters() if weight.grad is None]
     # Parts that MONAI makes and this use does not run: heads for supervision, norms of a decoder.
-    assert all("final_conv_0_" in key or "norm_cross_attn" in key for key in silent)
+    unused = ("final_conv_0_", "norm_cross_attn", "decoder.seg_layers")
+    assert all(any(part in key for part in unused) for key in silent)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -165,7 +194,7 @@ def test_the_seed_fixes_the_weights_and_the_global_generator_is_left_alone(name)
     assert torch.equal(torch.rand(1), expected)
     for key, value in network.state_dict().items():
         assert torch.equal(value, again.state_dict()[key])
-    other = build_backbone(small(name), n_channels=1, n_classes=3, seed=1)
+    other = build(name, seed=1)
     changed = other.state_dict().items()
     assert any(not torch.equal(value, network.state_dict()[key]) for key, value in changed)
 
@@ -194,7 +223,10 @@ with torch.no_grad():
 
 @pytest.mark.slow
 def test_backbones_give_the_same_logits_in_another_process(tmp_path):
-    networks = [build(name).eval() for name in NAMES]
+    names = [name for name in NAMES if isinstance(name, str)]
+    if importlib.util.find_spec("nnunetv2") is not None:
+        names.append("nnunet")
+    networks = [build(name).eval() for name in names]
     with torch.no_grad():
         triples = [(network, images(), network(images())) for network in networks]
     path = tmp_path / "networks.pickle"
@@ -202,7 +234,12 @@ def test_backbones_give_the_same_logits_in_another_process(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", _OTHER_PROCESS, path], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == str([True] * len(NAMES))
+    assert done.stdout.strip() == str([True] * len(names))
+
+
+def test_the_network_of_nnunet_is_not_built_without_plans():
+    with pytest.raises(ConfigError, match="must be built from its plans"):
+        build_backbone(BACKBONES["nnunet"].Settings(), n_channels=1, n_classes=3, seed=0)
 
 
 def test_slices_larger_than_a_position_embedding_are_refused():

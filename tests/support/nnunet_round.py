@@ -48,11 +48,11 @@ def main(work: Path) -> None:
     (preprocessed / "splits_final.json").write_text(json.dumps(split))
 
     class Short(nnUNetTrainer):
-        length = 4
+        length = 2
 
         def __init__(self, plans, configuration, fold, dataset_json, device):
             super().__init__(plans, configuration, fold, dataset_json, device)
-            self.num_epochs, self.num_iterations_per_epoch = self.length, 60
+            self.num_epochs, self.num_iterations_per_epoch = self.length, 10
             self.num_val_iterations_per_epoch = 2
 
         def run_training(self):  # nnU-Net itself draws without a seed
