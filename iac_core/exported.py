@@ -10,6 +10,7 @@
 """
 
 import json
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -302,6 +303,8 @@ def _through_onnx(
         raise ConfigError(
             f"ONNX must be installed, got no {error.name}; run `pip install .[onnx]`"
         ) from error
+    # It warns of operators of torchvision, which no network here has.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     torch.onnx.export(
         network,
         (images,),

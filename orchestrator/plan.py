@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from iac_core.backbones import build_backbone
+from iac_core.backbones.external import ExternalSettings
 from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.training.kept_features import feature_bytes
 from workers.job import Job
@@ -151,9 +152,9 @@ def kept_feature_sizes(plan: Plan, records: KnownRecords) -> tuple[KeptFeatureSi
         key = (job.dataset, job.backbone)
         searches = "search" in chain(job.control) and not state.is_done
         keeps = job.settings.search.keep_features and not job.settings.augmentation.enabled
-        # nnU-Net's network follows from its preparation.
-        is_known = not isinstance(job.settings.backbone, NnunetSettings)
-        if key in found or not searches or not keeps or not is_known:
+        # nnU-Net's network follows from its preparation; the user's own is run whole.
+        is_unknown = isinstance(job.settings.backbone, NnunetSettings | ExternalSettings)
+        if key in found or not searches or not keeps or is_unknown:
             continue
         prepared = records.get(state.tasks[0])
         # Sizes of features depend neither on image channels nor on classes.

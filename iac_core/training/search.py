@@ -172,6 +172,9 @@ class Search:
         weight_half, alpha_half = halves(room.split.train, seed)
         self.weight_slices = room.data.slice_indices(weight_half, for_training=True)
         self.alpha_slices = room.data.slice_indices(alpha_half, for_training=True)
+        # A network that is run whole (an external one) has an encoder without weights.
+        has_encoder = next(self.supernet.implant.backbone.encoder.parameters(), None) is not None
+        self.keeps_features = settings.keep_features and has_encoder
         self.features: KeptFeatures | None = None
         self.n_steps = n_steps_per_epoch(
             len(self.weight_slices), settings.batch_size, settings.steps_per_epoch
@@ -193,7 +196,7 @@ class Search:
             batch_size=settings.batch_size,
             device=room.device,
             precision=settings.precision,
-            keep_features=settings.keep_features,
+            keep_features=self.keeps_features,
         )
         self._make_optimisers()
         self.progress = _Progress()
@@ -350,7 +353,7 @@ class Search:
 
     def keep_features(self) -> None:
         """Encode the training slices once, if the settings say so."""
-        if not self.settings.keep_features or self.features is not None:
+        if not self.keeps_features or self.features is not None:
             return
         if self.room.augmentation.enabled:
             return  # every view has features of its own

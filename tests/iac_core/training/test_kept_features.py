@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from iac_core.backbones import build_backbone
+from iac_core.backbones.external import ExternalSettings, SkipArgument
 from iac_core.backbones.unet import UNetSettings
 from iac_core.config import AugmentationSettings, CellSettings, SearchSettings
 from iac_core.errors import DataError
@@ -110,3 +111,20 @@ def test_frozen_weights_get_no_gradient_and_do_not_move(make_room):
         assert weight.grad is None
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_nothing_is_kept_of_a_network_without_an_encoder(make_room):
+    settings_ = ExternalSettings(
+        target="monai.networks.nets:BasicUNet",
+        arguments={"spatial_dims": 2, "features": [8, 8, 16, 16, 32, 8]},
+        classes_argument="out_channels",
+        skips=(SkipArgument(module="upcat_1"),),
+        multiple=16,
+    )
+    network = build_backbone(settings_, n_channels=1, n_classes=4, seed=0)
+    pruner = build_pruner(NoPruningSettings())
+    run_of = Search(
+        network, pruner, make_room(), CellSettings(n_nodes=2), settings(keep_features=True), 0
+    )
+    run_of.run_epoch()
+    assert run_of.features is None
