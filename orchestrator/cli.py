@@ -27,7 +27,7 @@ from orchestrator.live_view import (
 )
 from orchestrator.plan import KnownRecords, Plan, kept_feature_sizes
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
-from orchestrator.session import Session, driver_lock, open_sweep
+from orchestrator.session import Session, open_sweep
 from orchestrator.spec import DatasetSettings, SweepError
 from results.errors import ResultsError
 
@@ -35,6 +35,7 @@ EXIT_BAD_INPUT = 2
 EXIT_FAILED_JOBS = 1
 EXIT_STOPPED = 130
 _MOST_DROPPED = 10
+_PATIENCE_WITH_ANOTHER_WRITER_S = 60.0
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -129,10 +130,14 @@ def run(
 ) -> None:
     """Run what is missing of a sweep, then write tables and report. Run it again to resume."""
     session = open_sweep(sweep, _overrides(data), runs, needs_data=True)
-    with driver_lock(session.run_dir):
-        session.stop_file.unlink(missing_ok=True)
+    session.run_dir.mkdir(parents=True, exist_ok=True)
+    session.stop_file.unlink(missing_ok=True)
+    try:
         progress = _run(session, address=address, inline=inline)
-    if session.stop_file.exists():
+        was_stopped = session.stop_file.exists()
+    finally:
+        session.stop_file.unlink(missing_ok=True)
+    if was_stopped:
         out.print("Stopped; the same command goes on from here.")
         raise typer.Exit(EXIT_STOPPED)
     if any(end.failure is not None for end in progress.ended.values()):
@@ -324,31 +329,32 @@ def _run(session: Session, *, address: str | None, inline: bool) -> SweepProgres
     found = session.plan()
     out.print(f"{session.spec.name}: {len(found.states)} jobs")
     out.print(plan_table(found))
-    tracking = open_tracking(session)
+    with open_tracking(session, patience_s=_PATIENCE_WITH_ANOTHER_WRITER_S) as tracking:
 
-    def on_job_end(end: JobEnd) -> None:
-        tracking.put(FinishedJob(job=end.state.job, tasks=end.state.tasks, failure=end.failure))
+        def on_job_end(end: JobEnd) -> None:
+            finished = FinishedJob(job=end.state.job, tasks=end.state.tasks, failure=end.failure)
+            tracking.put(finished)
 
-    progress = _execute(session, found, on_job_end, address=address, inline=inline)
-    failed = [end for end in progress.ended.values() if end.failure is not None]
-    stopped = len(progress.ended) < progress.n_jobs
-    tracking.close("KILLED" if stopped else "FAILED" if failed else "FINISHED")
-    _print_failures(progress)
-    if tracking.trouble:
-        err.print(
-            Text(
-                f"MLflow is away ({tracking.trouble}): {len(tracking.unsent)} jobs are kept and "
-                "sent by `orchestrator sync`, or by the next run or report."
-            ),
-            soft_wrap=True,
-        )
-        return progress
-    if progress.ended:
-        paths = report_if_stale(session, is_changed=tracking.n_written > 0)
-        out.print(Text(f"\nreport       {paths.html}"), soft_wrap=True)
-        out.print(Text(f"             {paths.markdown}"), soft_wrap=True)
-        out.print(Text(f"tables       {session.run_dir / 'tables'}"), soft_wrap=True)
-        out.print(Text(f"MLflow       {_mlflow_command(session)}"), soft_wrap=True)
+        progress = _execute(session, found, on_job_end, address=address, inline=inline)
+        failed = [end for end in progress.ended.values() if end.failure is not None]
+        stopped = len(progress.ended) < progress.n_jobs
+        tracking.close("KILLED" if stopped else "FAILED" if failed else "FINISHED")
+        _print_failures(progress)
+        if tracking.trouble:
+            err.print(
+                Text(
+                    f"MLflow is away ({tracking.trouble}): {len(tracking.unsent)} jobs are kept "
+                    "and sent by `orchestrator sync`, or by the next run or report."
+                ),
+                soft_wrap=True,
+            )
+            return progress
+        if progress.ended:
+            paths = report_if_stale(session, is_changed=tracking.n_written > 0)
+            out.print(Text(f"\nreport       {paths.html}"), soft_wrap=True)
+            out.print(Text(f"             {paths.markdown}"), soft_wrap=True)
+            out.print(Text(f"tables       {session.run_dir / 'tables'}"), soft_wrap=True)
+            out.print(Text(f"MLflow       {_mlflow_command(session)}"), soft_wrap=True)
     return progress
 
 

@@ -188,6 +188,8 @@ class LiveView(View):
             text += " · stopping: the running stages write their checkpoints"
         elif left is not None and progress.running:
             text += f" · about {duration(left)} left"
+        if progress.elsewhere:
+            text += f" · {len(progress.elsewhere)} stages computed by other drivers"
         return text
 
     def _seconds_left(self) -> float | None:

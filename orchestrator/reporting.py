@@ -21,8 +21,13 @@ class SyncResult:
     trouble: str
 
 
-def open_tracking(session: Session) -> BackgroundTracker:
-    """Return the writer of a sweep's finished jobs."""
+def open_tracking(session: Session, *, patience_s: float = 0.0) -> BackgroundTracker:
+    """Return the writer of a sweep's finished jobs, a context manager.
+
+    Args:
+        session: The sweep.
+        patience_s: How long it waits at its end for another driver that writes.
+    """
     root = session.runs_dir / "mlartifacts" if session.spec.tracking.uri is None else None
     session.runs_dir.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(
@@ -32,16 +37,21 @@ def open_tracking(session: Session) -> BackgroundTracker:
         session.store,
         artifact_root=root,
     )
-    return BackgroundTracker(tracker)
+    return BackgroundTracker(
+        tracker,
+        session.writer_folder,
+        lease_s=session.spec.resources.lease_s,
+        patience_s=patience_s,
+    )
 
 
 def sync_sweep(session: Session) -> SyncResult:
     """Send every finished job that MLflow does not have."""
     done = [state for state in session.plan().states if state.is_done]
-    tracking = open_tracking(session)
-    for state in done:
-        tracking.put(FinishedJob(job=state.job, tasks=state.tasks))
-    tracking.close("FINISHED")
+    with open_tracking(session) as tracking:
+        for state in done:
+            tracking.put(FinishedJob(job=state.job, tasks=state.tasks))
+        tracking.close("FINISHED")
     n_present = len(done) - tracking.n_written - len(tracking.unsent)
     return SyncResult(n_written=tracking.n_written, n_present=n_present, trouble=tracking.trouble)
 

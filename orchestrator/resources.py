@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from iac_core.config import require_at_least, require_positive
+from workers.lease import TIME_TO_LIVE_S
 
 _FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
 
@@ -37,6 +38,8 @@ class ResourceSettings:
         cpus: CPUs of the cluster that is started on this machine; None is all of them.
         threads: Threads of torch in a stage; None is its whole CPUs, at least 1. The result of a
             stage is the same bit for bit only with the same number of threads.
+        lease_s: A process that computes a stage counts as dead after so many seconds without a
+            sign of life, if it is not known to be gone; then another takes the stage over.
         exclusive_search: Whether a search gets its device to itself: a whole GPU, or on a machine
             without one all of the CPUs. Seconds are compared only then.
         prepare: Needs of a preparation.
@@ -49,6 +52,7 @@ class ResourceSettings:
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
     cpus: int | None = None
     threads: int | None = None
+    lease_s: float = TIME_TO_LIVE_S
     exclusive_search: bool = True
     prepare: StageResources = field(default_factory=lambda: StageResources(gpus=0.0))
     pretrain: StageResources = field(default_factory=StageResources)
@@ -57,7 +61,7 @@ class ResourceSettings:
     evaluate: StageResources = field(default_factory=StageResources)
 
     def __post_init__(self) -> None:
-        require_at_least(1, cpus=self.cpus, threads=self.threads)
+        require_at_least(1, cpus=self.cpus, threads=self.threads, lease_s=self.lease_s)
 
     def for_kind(self, kind: str, *, has_gpus: bool) -> StageResources:
         """Return the needs of a kind of stage with the GPUs filled in."""

@@ -9,6 +9,7 @@ from orchestrator.executors import Executor
 from orchestrator.plan import JobState, KnownRecords, job_state
 from orchestrator.resources import ResourceSettings
 from workers.job import Job
+from workers.lease import LeaseWatch
 from workers.run_stage import Failure, StageEnd, StageOrder
 from workers.stage_store import StageStore
 from workers.tasks import DataSource, StageTask
@@ -34,6 +35,7 @@ class SweepProgress:
         executed: Stages computed in this run, with their seconds.
         reused: ``(kind, key)`` of stages found whole.
         running: Stages handed to the executor that have not ended.
+        elsewhere: Stages that other drivers' processes compute now.
         failures: What failed in this run, once per stage.
         is_stopping: Whether the user asked to stop.
     """
@@ -43,6 +45,7 @@ class SweepProgress:
     executed: dict[tuple[str, str], float] = field(default_factory=dict)
     reused: set[tuple[str, str]] = field(default_factory=set)
     running: Sequence[StageTask] = ()
+    elsewhere: Sequence[StageTask] = ()
     failures: list[Failure] = field(default_factory=list)
     is_stopping: bool = False
 
@@ -78,8 +81,13 @@ class SweepRoom:
     resources: ResourceSettings
     has_gpus: bool = False
 
-    def order(self, kind: str) -> StageOrder:
-        """Return how a kind of stage is to be computed."""
+    def order(self, kind: str, dead_number: int = 0) -> StageOrder:
+        """Return how a kind of stage is to be computed.
+
+        Args:
+            kind: Kind of stage.
+            dead_number: Of a lease that has run out.
+        """
         needs = self.resources.for_kind(kind, has_gpus=self.has_gpus)
         return StageOrder(
             store_root=str(self.store.root),
@@ -87,6 +95,8 @@ class SweepRoom:
             device="cuda" if needs.gpus else "cpu",
             n_threads=self.resources.threads_of(needs),
             is_exclusive=kind == "search" and self.resources.exclusive_search,
+            time_to_live_s=self.resources.lease_s,
+            dead_number=dead_number,
         )
 
 
@@ -100,8 +110,9 @@ def run_sweep(
 ) -> SweepProgress:
     """Run every stage that is missing, each once, and report every job as it ends.
 
-    A job whose stage failed ends there; the others go on. When the stop file appears nothing new
-    is submitted and the running stages checkpoint.
+    A job whose stage failed ends there; the others go on. A stage that another driver's process
+    computes is waited for, and taken over once that process is dead. When the stop file appears
+    nothing new is submitted and the running stages checkpoint.
 
     Args:
         jobs: The sweep's jobs.
@@ -113,9 +124,13 @@ def run_sweep(
     run = _SweepRun(jobs, room, executor, view, on_job_end)
     for job in jobs:
         run.advance(job)
-    while executor.running():
-        for task, end in executor.ended(_POLL_S):
-            run.take(task, end)
+    while executor.running() or run.elsewhere:
+        if executor.running():
+            for task, end in executor.ended(_POLL_S):
+                run.take(task, end)
+        else:
+            time.sleep(_POLL_S)
+        run.look_elsewhere()
         run.refresh()
     run.refresh()
     return run.progress
@@ -137,6 +152,7 @@ class _SweepRun:
         self.progress = SweepProgress(n_jobs=len(jobs))
         self.waiting: dict[tuple[str, str], list[Job]] = {}
         self.failed: dict[tuple[str, str], Failure] = {}
+        self.elsewhere: dict[tuple[str, str], tuple[StageTask, LeaseWatch]] = {}
 
     def advance(self, job: Job) -> None:
         """Hand the job's next stage to the executor, or end the job."""
@@ -153,13 +169,16 @@ class _SweepRun:
             self.waiting[place].append(job)
         elif not self.room.stop_file.exists():
             self.waiting[place] = [job]
-            needs = self.room.resources.for_kind(task.kind, has_gpus=self.room.has_gpus)
-            self.executor.submit(task, self.room.order(task.kind), needs)
-            self.view.submitted(task)
+            self._submit(task)
 
     def take(self, task: StageTask, end: StageEnd) -> None:
         """Note how a stage ended and let its jobs go on."""
         place = (task.kind, task.key)
+        if end.ending == "held":
+            folder = self.room.store.lease_folder(task.kind, task.key)
+            self.elsewhere[place] = task, LeaseWatch(folder, self.room.resources.lease_s)
+            self.view.ended(task, end)
+            return
         if end.ending == "done" and end.record is not None:
             self.records.add(end.record)
             if end.was_computed:
@@ -173,9 +192,29 @@ class _SweepRun:
             if end.ending != "stopped":
                 self.advance(job)
 
+    def look_elsewhere(self) -> None:
+        """Take what other processes have finished; take over what dead ones have left."""
+        if self.room.stop_file.exists():
+            self.elsewhere.clear()
+        for place, (task, watch) in list(self.elsewhere.items()):
+            record = self.room.store.record(task.kind, task.key)
+            dead_number = None if record is not None else watch.dead_number()
+            if record is not None:
+                del self.elsewhere[place]
+                self.take(task, StageEnd(ending="done", record=record, was_computed=False))
+            elif dead_number is not None:
+                del self.elsewhere[place]
+                self._submit(task, dead_number)
+
+    def _submit(self, task: StageTask, dead_number: int = 0) -> None:
+        needs = self.room.resources.for_kind(task.kind, has_gpus=self.room.has_gpus)
+        self.executor.submit(task, self.room.order(task.kind, dead_number), needs)
+        self.view.submitted(task)
+
     def refresh(self) -> None:
         """Bring the view up to date."""
         self.progress.running = self.executor.running()
+        self.progress.elsewhere = [task for task, _ in self.elsewhere.values()]
         self.progress.is_stopping = self.room.stop_file.exists()
         self.view.refresh(self.progress)
 

@@ -1,10 +1,9 @@
 """Open a sweep: its file, data folders and stages; every problem before anything runs."""
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from orchestrator.expand import Expansion, expand
 from orchestrator.plan import Plan, make_plan
 from orchestrator.run_sweep import SweepRoom
 from orchestrator.spec import DatasetSettings, SweepError, SweepSpec, Tables, load_sweep
+from workers.job import content_hash
 from workers.stage_store import StageStore, write_json
 from workers.tasks import CONTROLS, DataSource
 
@@ -76,8 +76,14 @@ class Session:
 
     @property
     def stop_file(self) -> Path:
-        """Running stages checkpoint and end when this file appears."""
-        return self.run_dir / "stop"
+        """The stages of this driver checkpoint and end when this file appears."""
+        return self.run_dir / f"stop.{platform.node()}.{os.getpid()}"
+
+    @property
+    def writer_folder(self) -> Path:
+        """Where the lease lies that lets one driver at a time write to MLflow."""
+        place = content_hash([self.tracking_uri, self.experiment])
+        return self.store.root / "leases" / f"tracking-{place}"
 
 
 def tables() -> Tables:
@@ -132,30 +138,6 @@ def open_sweep(
         run_dir=runs_dir / spec.name,
         runs_dir=runs_dir,
     )
-
-
-@contextmanager
-def driver_lock(run_dir: Path) -> Iterator[None]:
-    """Let one driver at a time run a sweep from this folder; a killed driver's lock is gone.
-
-    Raises:
-        ConfigError: If another driver holds the lock.
-    """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path = run_dir / "driver.lock"
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise ConfigError(
-                "one driver at a time may run this sweep, got another one: "
-                f"{file.read().strip()}; wait for it, or look at it with `orchestrator status`"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()}\n")
-        file.flush()
-        yield
 
 
 def _source(

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
@@ -27,6 +28,7 @@ from mlflow.tracking import MlflowClient
 from orchestrator.rows import curves, job_tables
 from results.store import write_table
 from workers.job import Job, content_hash
+from workers.lease import TIME_TO_LIVE_S, Lease, LeaseLostError, LeaseWatch
 from workers.run_stage import Failure
 from workers.stage_store import StageStore
 from workers.tasks import StageTask
@@ -52,6 +54,7 @@ _JOB_METRICS = (
     "n_macs",
 )
 _NOT_LOGGED = ("epoch", "ended_at")
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class TrackingUnavailable(Exception):  # noqa: N818 - a state of the world, handled by waiting
@@ -317,12 +320,28 @@ def _tags(finished: FinishedJob, row: "pd.Series[Any]") -> list[RunTag]:
 class BackgroundTracker:
     """Writes finished jobs from a thread of its own, so that no stage waits for MLflow.
 
+    Of several drivers one writes at a time: the one that holds a lease. A context manager: the
+    lease is kept until its end, so that a report can be drawn meanwhile.
+
     Args:
         tracker: The writer; used by the thread alone.
+        lease_folder: Where the lease lies.
+        lease_s: Its time to live.
+        patience_s: How long `close` waits for another writer to end.
     """
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        lease_folder: Path,
+        *,
+        lease_s: float = TIME_TO_LIVE_S,
+        patience_s: float = 0.0,
+    ) -> None:
         self._tracker = tracker
+        self._lease_folder, self._lease_s, self._patience_s = lease_folder, lease_s, patience_s
+        self._lease: Lease | None = None
+        self._is_closing = threading.Event()
         self._queue: queue.Queue[FinishedJob | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self.n_written = 0
@@ -331,12 +350,25 @@ class BackgroundTracker:
         self._error: Exception | None = None
         self._thread.start()
 
+    def __enter__(self) -> "BackgroundTracker":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._lease is not None:
+            self._lease.give_back()
+
     def put(self, finished: FinishedJob) -> None:
         """Take a job on."""
         self._queue.put(finished)
 
     def close(self, status: str) -> None:
         """Wait until everything is written or known to be unsent, then end the parent run."""
+        self._is_closing.set()
         self._queue.put(None)
         self._thread.join()
         if self._error is not None:
@@ -347,13 +379,46 @@ class BackgroundTracker:
             except TrackingUnavailable as error:
                 self.trouble = str(error)
 
+    def _become_the_writer(self) -> Lease:
+        """The lease, once no other process holds it.
+
+        Raises:
+            TrackingUnavailable: If another one still does when patience ends.
+        """
+        if self._lease is not None:
+            self._lease.check()
+            return self._lease
+        watch = LeaseWatch(self._lease_folder, self._lease_s)
+        last = 0.0
+        while True:
+            found = Lease.take(
+                self._lease_folder,
+                time_to_live_s=self._lease_s,
+                dead_number=watch.dead_number() or 0,
+            )
+            if isinstance(found, Lease):
+                self._lease = found
+                return found
+            if self._is_closing.wait(_SECONDS_BETWEEN_LOOKS):
+                last = last or time.monotonic() + self._patience_s
+                if time.monotonic() >= last:
+                    who = found.identity or {}
+                    raise TrackingUnavailable(
+                        f"process {who.get('pid')} on {who.get('host')} writes to it now"
+                    )
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+
     def _work(self) -> None:
         while (finished := self._queue.get()) is not None:
             if self.trouble:
                 self.unsent.append(finished)
                 continue
             try:
+                self._become_the_writer()
                 self.n_written += self._tracker.write(finished)
+            except LeaseLostError:
+                self.trouble = "another process took over writing to it"
+                self.unsent.append(finished)
             except TrackingUnavailable as error:
                 self.trouble = str(error)
                 self.unsent.append(finished)

@@ -7,7 +7,7 @@ from workers.stage_store import Attempt
 
 
 class FileReporter:
-    """Writes progress into the attempt's folder; stops when a file appears.
+    """Writes progress into the attempt's folder; stops when a file appears or the lease is lost.
 
     Args:
         attempt: The attempt under way.
@@ -27,5 +27,11 @@ class FileReporter:
         )
 
     def should_stop(self) -> bool:
-        """Return whether the user asked to stop."""
+        """Return whether the user asked to stop.
+
+        Raises:
+            LeaseLostError: If another process has taken the stage over.
+        """
+        if self._attempt.lease.is_lost:
+            self._attempt.lease.check()
         return self._stop_file.exists()

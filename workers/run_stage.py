@@ -11,13 +11,14 @@ from typing import Literal
 import torch
 
 from iac_core.errors import StopRequested
+from workers.lease import TIME_TO_LIVE_S, Holder, LeaseLostError
 from workers.provenance import provenance
 from workers.reporting import FileReporter
 from workers.stage_store import Attempt, StageRecord, StageStore
 from workers.stages import STAGES, StageRoom
 from workers.tasks import StageTask
 
-Ending = Literal["done", "failed", "stopped"]
+Ending = Literal["done", "failed", "stopped", "held"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,8 @@ class StageOrder:
         device: ``cpu``, ``cuda`` or ``auto``.
         n_threads: Threads of torch in this process.
         is_exclusive: Whether the stage has its device to itself.
+        time_to_live_s: Of the stage's lease.
+        dead_number: A lease of the stage of this number or lower has run out, as the driver saw.
     """
 
     store_root: str
@@ -37,6 +40,8 @@ class StageOrder:
     device: str = "auto"
     n_threads: int = 1
     is_exclusive: bool = False
+    time_to_live_s: float = TIME_TO_LIVE_S
+    dead_number: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +68,7 @@ class StageEnd:
     """How an execution ended.
 
     Attributes:
-        ending: ``done``, ``failed`` or ``stopped``.
+        ending: ``done``, ``failed``, ``stopped``, or ``held``: another process computes it.
         record: The manifest, if done.
         failure: The cause, if failed.
         was_computed: False if the stage was whole before this execution looked.
@@ -81,7 +86,8 @@ def run_stage(task: StageTask, order: StageOrder) -> StageEnd:
     """Compute a stage unless it is whole already.
 
     An exception becomes a failed end; it never leaves this function. The attempt's folder keeps
-    its checkpoint and the cause.
+    its checkpoint and the cause. A stage that another process computes, or took over from this
+    one, is held.
     """
     store = StageStore(Path(order.store_root))
     found = store.record(task.kind, task.key)
@@ -89,7 +95,22 @@ def run_stage(task: StageTask, order: StageOrder) -> StageEnd:
         return StageEnd(ending="done", record=found, was_computed=False, pid=os.getpid())
     torch.set_num_threads(order.n_threads)
     device = _device(order.device)
-    attempt = store.begin(task.kind, task.key, device=device.type)
+    try:
+        attempt = store.begin(
+            task.kind,
+            task.key,
+            device=device.type,
+            time_to_live_s=order.time_to_live_s,
+            dead_number=order.dead_number,
+        )
+    except OSError as error:
+        return _failed(task, error, epoch=0)
+    if isinstance(attempt, Holder):
+        return StageEnd(ending="held", pid=os.getpid())
+    found = store.publish_finished(task.kind, task.key)
+    if found is not None:
+        attempt.clear()
+        return StageEnd(ending="done", record=found, was_computed=False, pid=os.getpid())
     reporter = FileReporter(attempt, Path(order.stop_file))
     try:
         return _compute(task, order, store, attempt, reporter, device)
@@ -97,15 +118,27 @@ def run_stage(task: StageTask, order: StageOrder) -> StageEnd:
         attempt.give_up("stopped", reason=str(stop))
         return StageEnd(ending="stopped", pid=os.getpid())
     except Exception as error:  # noqa: BLE001 - the one place that turns any failure into a row
-        failure = Failure(
-            stage=task.kind,
-            key=task.key,
-            epoch=reporter.last_epoch,
-            error=f"{type(error).__name__}: {error}",
-            trace=traceback.format_exc(),
-        )
-        attempt.give_up("failed", error=failure.error, trace=failure.trace)
-        return StageEnd(ending="failed", failure=failure, pid=os.getpid())
+        try:
+            attempt.lease.check()
+        except LeaseLostError:
+            attempt.lease.stop()
+            return StageEnd(ending="held", pid=os.getpid())
+        end = _failed(task, error, epoch=reporter.last_epoch)
+        assert end.failure is not None
+        attempt.give_up("failed", error=end.failure.error, trace=end.failure.trace)
+        return end
+
+
+def _failed(task: StageTask, error: Exception, *, epoch: int) -> StageEnd:
+    """The end of an execution whose exception is being handled."""
+    failure = Failure(
+        stage=task.kind,
+        key=task.key,
+        epoch=epoch,
+        error=f"{type(error).__name__}: {error}",
+        trace=traceback.format_exc(),
+    )
+    return StageEnd(ending="failed", failure=failure, pid=os.getpid())
 
 
 def _compute(

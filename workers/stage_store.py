@@ -3,6 +3,7 @@
 ::
 
     <root>/<kind>/<key>/                         the outcome; manifest.json says that it is whole
+    <root>/attempts/<kind>-<key>/lease.*         who computes it now (`workers.lease`)
     <root>/attempts/<kind>-<key>/<attempt id>/   one execution under way or given up
         attempt.json     who, where, since when
         progress.json    last epoch reported
@@ -10,9 +11,9 @@
         checkpoint.parts/  finished parts of a stage, files that never change once they are there
         outcome.json     why it ended without a result (failed, stopped)
 
-An attempt writes into its own folder only. It ends by writing the manifest there and renaming the
-folder into place; if another attempt was first, its own result is thrown away. A folder without a
-manifest never happened.
+An attempt holds the stage's lease and writes into its own folder only. It ends by writing the
+manifest there and renaming the folder into place; an attempt whose lease was taken over does not
+publish, and a rename never overwrites. A folder without a manifest never happened.
 """
 
 import json
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from iac_core.data.prepare import PARTS
+from workers.lease import TIME_TO_LIVE_S, Holder, Lease, LeaseLostError
 
 CHECKPOINT = "checkpoint.pt"
 _MANIFEST = "manifest.json"
@@ -79,8 +81,34 @@ class StageStore:
         raw["attempts"] = tuple(raw["attempts"])
         return StageRecord(**raw)
 
-    def begin(self, kind: str, key: str, *, device: str) -> "Attempt":
-        """Open a new attempt, with the newest checkpoint of earlier attempts in its folder."""
+    def begin(
+        self,
+        kind: str,
+        key: str,
+        *,
+        device: str,
+        time_to_live_s: float = TIME_TO_LIVE_S,
+        dead_number: int = 0,
+    ) -> "Attempt | Holder":
+        """Open a new attempt, with the newest checkpoint of earlier attempts in its folder.
+
+        Args:
+            kind: Kind of stage.
+            key: Its key.
+            device: Kind of device it computes on.
+            time_to_live_s: Of the lease.
+            dead_number: As for `workers.lease.Lease.take`.
+
+        Returns:
+            The attempt, or who else computes the stage now.
+        """
+        lease = Lease.take(
+            self.lease_folder(kind, key),
+            time_to_live_s=time_to_live_s,
+            dead_number=dead_number,
+        )
+        if isinstance(lease, Holder):
+            return lease
         earlier = self._attempt_folders(kind, key)
         identity = f"{time.time_ns():x}-{uuid.uuid4().hex[:8]}"
         folder = self._attempts(kind, key) / identity
@@ -99,7 +127,24 @@ class StageStore:
             shutil.copyfile(newest, folder / CHECKPOINT)
         for path in earlier:
             _take_over(path / PARTS, folder / PARTS)
-        return Attempt(store=self, kind=kind, key=key, folder=folder, description=description)
+        return Attempt(
+            store=self, kind=kind, key=key, folder=folder, description=description, lease=lease
+        )
+
+    def publish_finished(self, kind: str, key: str) -> StageRecord | None:
+        """Put an attempt into place that ended between its manifest and its rename, if any.
+
+        For the holder of the lease.
+        """
+        for folder in self._attempt_folders(kind, key):
+            if (folder / _MANIFEST).exists():
+                _publish(folder, self.folder(kind, key))
+                break
+        return self.record(kind, key)
+
+    def lease_folder(self, kind: str, key: str) -> Path:
+        """Return where the leases of a stage lie."""
+        return self._attempts(kind, key)
 
     def attempts(self, kind: str, key: str) -> list[dict[str, Any]]:
         """Return the attempts of a stage that is not whole, oldest first.
@@ -128,7 +173,10 @@ class StageStore:
 
     def _attempt_folders(self, kind: str, key: str) -> list[Path]:
         folder = self._attempts(kind, key)
-        return sorted(folder.iterdir()) if folder.is_dir() else []
+        try:
+            return sorted(path for path in folder.iterdir() if path.is_dir())
+        except FileNotFoundError:
+            return []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +188,7 @@ class Attempt:
     key: str
     folder: Path
     description: Mapping[str, Any]
+    lease: Lease
 
     def finish(
         self,
@@ -148,11 +197,15 @@ class Attempt:
         outcome: Mapping[str, Any],
         provenance: Mapping[str, Any],
     ) -> StageRecord:
-        """Make the outcome whole, or take that of a faster attempt.
+        """Make the outcome whole.
 
         Returns:
             The record that holds for this stage from now on.
+
+        Raises:
+            LeaseLostError: If another attempt has taken over; nothing was published.
         """
+        self.lease.check()
         identity = self.description["attempt_id"]
         others = self.store.attempts(self.kind, self.key)
         earlier = [row for row in others if row["attempt_id"] < identity]
@@ -167,30 +220,50 @@ class Attempt:
                 {"attempt": number, **row} for number, row in enumerate([*earlier, own], start=1)
             ),
         )
-        for name in (CHECKPOINT, _PROGRESS, _ATTEMPT):
-            (self.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / PARTS, ignore_errors=True)
         write_json(self.folder / _MANIFEST, asdict(record))
-        target = self.store.folder(self.kind, self.key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self.folder.rename(target)
-        except OSError:
-            winner = self.store.record(self.kind, self.key)
-            if winner is None:
-                raise
-            shutil.rmtree(self.folder, ignore_errors=True)
-            record = winner
+        self.lease.check()
+        _publish(self.folder, self.store.folder(self.kind, self.key))
+        self.clear()
+        published = self.store.record(self.kind, self.key)
+        assert published is not None
+        return published
+
+    def clear(self) -> None:
+        """Remove what attempts left of a stage that is whole."""
+        self.lease.stop()
         shutil.rmtree(self.folder.parent, ignore_errors=True)
-        return record
 
     def give_up(self, outcome: str, **details: object) -> None:
-        """Note why this attempt ends without a result: ``failed`` or ``stopped``."""
-        write_json(self.folder / _OUTCOME, {"outcome": outcome, "end": time.time(), **details})
+        """Note why this attempt ends without a result, ``failed`` or ``stopped``; end its lease.
+
+        An attempt that was superseded leaves no note: its folder is another's to clear.
+        """
+        try:
+            self.lease.check()
+            write_json(self.folder / _OUTCOME, {"outcome": outcome, "end": time.time(), **details})
+        except (LeaseLostError, OSError):
+            self.lease.stop()
+            return
+        self.lease.give_back()
 
     def report(self, values: Mapping[str, Any]) -> None:
         """Leave the latest progress for whoever looks."""
         write_json(self.folder / _PROGRESS, dict(values), durable=False)
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Rename a whole attempt into place and drop what only attempts need; never overwrites."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.rename(target)
+    except OSError:
+        if not (target / _MANIFEST).exists():
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for name in (CHECKPOINT, _PROGRESS, _ATTEMPT):
+        (target / name).unlink(missing_ok=True)
+    shutil.rmtree(target / PARTS, ignore_errors=True)
 
 
 def _take_over(parts: Path, into: Path) -> None:

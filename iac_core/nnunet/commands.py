@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from iac_core.backbones.nnunet_unet import NnunetUNet
+from iac_core.checkpoint import load_checkpoint, save_checkpoint
 from iac_core.nnunet import CONFIGURATION, N_DATASET
 from iac_core.seeding import derive_seed
 
@@ -62,20 +64,34 @@ def train(order: dict[str, Any]) -> None:
     import nnunetv2
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
-    from iac_core.backbones.nnunet_unet import NnunetUNet
-    from iac_core.checkpoint import save_checkpoint
-
     trainers = str(Path(nnunetv2.__path__[0]) / "training" / "nnUNetTrainer")
     base = recursive_find_python_class(
         trainers, order["trainer"], "nnunetv2.training.nnUNetTrainer"
     )
     if base is None:
         raise SystemExit(f"trainer must be one of nnU-Net's, got {order['trainer']}")
+    preprocessed = Path(os.environ["nnUNet_preprocessed"]) / order["dataset"]
+    plans = json.loads((preprocessed / f"{order['plans']}.json").read_text(encoding="utf-8"))
+    if order["batch_size"] is not None:
+        plans["configurations"][CONFIGURATION]["batch_size"] = order["batch_size"]
+    dataset = json.loads((preprocessed / "dataset.json").read_text(encoding="utf-8"))
+    torch.manual_seed(derive_seed(order["seed"], "backbone"))
+    kind = _stage_trainer(base, order)
+    trainer = kind(plans, CONFIGURATION, 0, dataset, torch.device(order["device"]))
+    if Path(order["checkpoint"]).exists():
+        trainer.go_on()
+    trainer.run_training()
+    network: Any = getattr(trainer.network, "_orig_mod", trainer.network)
+    host = NnunetUNet(network.cpu(), n_channels=order["n_channels"])
+    save_checkpoint(Path(order["weights"]), host.state_dict())
+    _write(Path(order["curve"]), _curve(trainer))
+
+
+def _stage_trainer(base: type, order: dict[str, Any]) -> Any:  # noqa: ANN401 - nnU-Net has no types
+    """A trainer of nnU-Net with the stage's length, seed, checkpoint and progress."""
     checkpoint = Path(order["checkpoint"])
 
-    class StageTrainer(base):  # type: ignore[misc, valid-type]
-        """nnU-Net's trainer with the stage's length, seed, checkpoint and progress."""
-
+    class StageTrainer(base):  # type: ignore[misc]
         # The base reads the names of these arguments.
         def __init__(  # type: ignore[no-untyped-def]
             self,
@@ -90,6 +106,7 @@ def train(order: dict[str, Any]) -> None:
             self.num_iterations_per_epoch = order["steps_per_epoch"]
             self.num_val_iterations_per_epoch = order["validation_steps"]
             self.save_every = order["checkpoint_every_epochs"]
+            self.logger.plot_progress_png = _plot_nothing
 
         def on_epoch_start(self) -> None:
             """Draw from the seed and the epoch alone, where augmentation has no processes."""
@@ -113,25 +130,37 @@ def train(order: dict[str, Any]) -> None:
                 file.write(json.dumps(line) + "\n")
 
         def save_checkpoint(self, filename: str) -> None:
-            """Keep the newest checkpoint alone, where the next attempt looks for it."""
-            if Path(filename).name == "checkpoint_latest.pth":
-                super().save_checkpoint(f"{checkpoint}.tmp")
-                Path(f"{checkpoint}.tmp").replace(checkpoint)
+            """Keep the newest checkpoint alone, without pickle, where the next attempt looks."""
+            if Path(filename).name != "checkpoint_latest.pth":
+                return
+            scaler = self.grad_scaler
+            network, optimiser = self._stateful()
+            state = {
+                "network": network.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "scaler": {} if scaler is None else scaler.state_dict(),
+                "log": _plain(self.logger.get_checkpoint()),
+                "best_ema": _plain(self._best_ema),
+                "epoch": self.current_epoch + 1,
+            }
+            save_checkpoint(checkpoint, state)
 
-    preprocessed = Path(os.environ["nnUNet_preprocessed"]) / order["dataset"]
-    plans = json.loads((preprocessed / f"{order['plans']}.json").read_text(encoding="utf-8"))
-    if order["batch_size"] is not None:
-        plans["configurations"][CONFIGURATION]["batch_size"] = order["batch_size"]
-    dataset = json.loads((preprocessed / "dataset.json").read_text(encoding="utf-8"))
-    torch.manual_seed(derive_seed(order["seed"], "backbone"))
-    trainer = StageTrainer(plans, CONFIGURATION, 0, dataset, torch.device(order["device"]))
-    if checkpoint.exists():
-        trainer.load_checkpoint(str(checkpoint))
-    trainer.run_training()
-    network: Any = getattr(trainer.network, "_orig_mod", trainer.network)
-    host = NnunetUNet(network.cpu(), n_channels=order["n_channels"])
-    save_checkpoint(Path(order["weights"]), host.state_dict())
-    _write(Path(order["curve"]), _curve(trainer))
+        def _stateful(self) -> tuple[Any, Any]:
+            return getattr(self.network, "_orig_mod", self.network), self.optimizer
+
+        def go_on(self) -> None:
+            """Take up the checkpoint."""
+            self.initialize()
+            state = load_checkpoint(checkpoint)
+            network, optimiser = self._stateful()
+            network.load_state_dict(state["network"])
+            optimiser.load_state_dict(state["optimiser"])
+            if self.grad_scaler is not None and state["scaler"]:
+                self.grad_scaler.load_state_dict(state["scaler"])
+            self.logger.load_checkpoint(state["log"])
+            self._best_ema, self.current_epoch = state["best_ema"], state["epoch"]
+
+    return StageTrainer
 
 
 def _curve(trainer: Any) -> list[dict[str, float]]:  # noqa: ANN401 - nnU-Net has no types
@@ -156,6 +185,19 @@ def _curve(trainer: Any) -> list[dict[str, float]]:  # noqa: ANN401 - nnU-Net ha
         }
         for epoch, (loss, dice, rate, start, end) in enumerate(rows)
     ]
+
+
+def _plot_nothing(folder: str) -> None:
+    """In the place of a picture of every epoch that takes seconds; the stage keeps the curve."""
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a log of nnU-Net
+    """NumPy's numbers as Python's."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _write(path: Path, value: object) -> None:

@@ -157,14 +157,3 @@ def test_data_show_writes_a_page_with_a_picture_of_every_volume(phantom_folder, 
     assert text.count("data:image/png;base64,iVBOR") == 3
     assert "patient001_frame01 ED" in text
     assert all(name in text for name in ("RV", "MYO", "LV"))
-
-
-def test_a_second_driver_is_refused(tmp_path):
-    from iac_core.errors import ConfigError
-    from orchestrator.session import driver_lock
-
-    with driver_lock(tmp_path), pytest.raises(ConfigError, match="one driver at a time"):  # noqa: SIM117
-        with driver_lock(tmp_path):
-            pass
-    with driver_lock(tmp_path):
-        assert (tmp_path / "driver.lock").exists()

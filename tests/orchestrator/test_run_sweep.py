@@ -198,10 +198,11 @@ def test_a_pruner_dropped_into_the_table_appears_in_plan_run_and_report(open_tin
     session = open_tiny("[none, weakest_every]", extra="")
     assert "weakest_every" in {state.job.pruner for state in session.plan().states}
     _, ends, _ = run(session)
-    tracking = open_tracking(session)
-    for end in ends:
-        tracking.put(FinishedJob(job=end.state.job, tasks=end.state.tasks, failure=end.failure))
-    tracking.close("FINISHED")
+    with open_tracking(session) as tracking:
+        for end in ends:
+            job = end.state.job
+            tracking.put(FinishedJob(job=job, tasks=end.state.tasks, failure=end.failure))
+        tracking.close("FINISHED")
     assert tracking.trouble == ""
     paths = report_sweep(session, None)
     assert "| weakest_every |" in paths.markdown.read_text()

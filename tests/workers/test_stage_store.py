@@ -1,9 +1,12 @@
 import json
+import os
 
 import pytest
 
 from iac_core.data.prepare import PARTS
-from workers.stage_store import CHECKPOINT, StageStore
+from workers import stage_store
+from workers.lease import Holder, LeaseLostError
+from workers.stage_store import CHECKPOINT, Attempt, StageStore
 
 
 @pytest.fixture
@@ -11,12 +14,19 @@ def store(tmp_path):
     return StageStore(tmp_path)
 
 
+def begin(store, kind="search"):
+    """A new attempt; those before it count as dead."""
+    attempt = store.begin(kind, "k", device="cpu", dead_number=99)
+    assert isinstance(attempt, Attempt)
+    return attempt
+
+
 def finish(attempt, value=1):
     return attempt.finish(settings={"a": 1}, outcome={"value": value}, provenance={"host": "h"})
 
 
 def test_a_stage_never_happened_before_its_manifest(store):
-    attempt = store.begin("search", "k", device="cpu")
+    attempt = begin(store)
     (attempt.folder / "weights.pt").write_bytes(b"x")
     assert store.record("search", "k") is None
     assert not store.folder("search", "k").exists()
@@ -25,42 +35,70 @@ def test_a_stage_never_happened_before_its_manifest(store):
     assert (store.folder("search", "k") / "weights.pt").read_bytes() == b"x"
 
 
-def test_the_slower_of_two_attempts_is_thrown_away(store):
-    slow, fast = (store.begin("search", "k", device="cpu") for _ in range(2))
+def test_a_stage_that_is_computed_is_not_begun_again(store):
+    first = store.begin("search", "k", device="cpu")
+    second = store.begin("search", "k", device="cpu")
+    assert isinstance(second, Holder)
+    assert second.identity["pid"] == os.getpid()
+    first.give_up("stopped")
+    assert isinstance(store.begin("search", "k", device="cpu"), Attempt)
+
+
+def test_an_attempt_that_was_superseded_publishes_nothing(store):
+    slow, fast = begin(store), begin(store)
+    with pytest.raises(LeaseLostError):
+        finish(slow, value=2)
+    assert store.record("search", "k") is None
     finish(fast, value=1)
-    record = (
-        slow.finish(settings={}, outcome={"value": 2}, provenance={})
-        if (slow.folder.exists())
-        else store.record("search", "k")
-    )
+    assert store.record("search", "k").outcome == {"value": 1}
+    with pytest.raises(LeaseLostError):
+        finish(slow, value=2)
+    slow.give_up("failed", error="late")
+    assert store.record("search", "k").outcome == {"value": 1}
+    assert not slow.folder.parent.exists()
+
+
+def test_a_rename_never_overwrites(store, monkeypatch):
+    slow, fast = begin(store), begin(store)
+    finish(fast, value=1)
+    slow.folder.mkdir(parents=True)
+    monkeypatch.setattr(slow.lease, "check", lambda: None)  # looked before, publishes after
+    record = finish(slow, value=2)
     assert record.outcome == {"value": 1}
     assert store.record("search", "k").outcome == {"value": 1}
 
 
-def test_an_attempt_whose_folder_was_swept_away_cannot_harm_the_winner(store):
-    slow, fast = (store.begin("search", "k", device="cpu") for _ in range(2))
-    finish(fast, value=1)
-    with pytest.raises(OSError, match="No such file"):
-        finish(slow, value=2)
-    assert store.record("search", "k").outcome == {"value": 1}
+def test_an_attempt_that_ended_before_its_rename_is_put_into_place(store, monkeypatch):
+    attempt = begin(store)
+    (attempt.folder / "weights.pt").write_bytes(b"x")
+    monkeypatch.setattr(stage_store, "_publish", lambda folder, target: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        finish(attempt)
+    monkeypatch.undo()
+    assert store.record("search", "k") is None
+    other = begin(store)
+    assert store.publish_finished("search", "k").outcome == {"value": 1}
+    other.clear()
+    assert (store.folder("search", "k") / "weights.pt").read_bytes() == b"x"
+    assert store.attempts("search", "k") == []
 
 
 def test_a_new_attempt_goes_on_from_the_newest_checkpoint(store):
     first = store.begin("search", "k", device="cpu")
     (first.folder / CHECKPOINT).write_bytes(b"epoch 5")
-    second = store.begin("search", "k", device="cpu")
+    second = begin(store)
     assert (second.folder / CHECKPOINT).read_bytes() == b"epoch 5"
     (second.folder / CHECKPOINT).write_bytes(b"epoch 9")
-    third = store.begin("search", "k", device="cpu")
+    third = begin(store)
     assert (third.folder / CHECKPOINT).read_bytes() == b"epoch 9"
 
 
 def test_a_finished_stage_keeps_no_checkpoint_and_tells_of_every_attempt(store):
-    lost = store.begin("search", "k", device="cpu")
+    lost = begin(store)
     (lost.folder / CHECKPOINT).write_bytes(b"x")
-    stopped = store.begin("search", "k", device="cpu")
+    stopped = begin(store)
     stopped.give_up("stopped", reason="asked")
-    record = finish(store.begin("search", "k", device="cpu"))
+    record = finish(begin(store))
     assert [row["outcome"] for row in record.attempts] == ["lost", "stopped", "done"]
     assert [row["attempt"] for row in record.attempts] == [1, 2, 3]
     assert sorted(path.name for path in store.folder("search", "k").iterdir()) == ["manifest.json"]
@@ -68,14 +106,14 @@ def test_a_finished_stage_keeps_no_checkpoint_and_tells_of_every_attempt(store):
 
 
 def test_progress_is_that_of_the_newest_attempt(store):
-    store.begin("search", "k", device="cpu").report({"epoch": 3})
-    store.begin("search", "k", device="cpu").report({"epoch": 4})
+    begin(store).report({"epoch": 3})
+    begin(store).report({"epoch": 4})
     assert store.progress("search", "k") == {"epoch": 4}
     assert store.progress("search", "unknown") is None
 
 
 def test_a_half_written_manifest_cannot_be_seen(store, monkeypatch):
-    attempt = store.begin("search", "k", device="cpu")
+    attempt = begin(store)
 
     def fails(*arguments, **options):
         raise OSError("disk full")
@@ -85,7 +123,7 @@ def test_a_half_written_manifest_cannot_be_seen(store, monkeypatch):
         finish(attempt)
     monkeypatch.undo()
     assert store.record("search", "k") is None
-    assert finish(store.begin("search", "k", device="cpu")).outcome == {"value": 1}
+    assert finish(begin(store)).outcome == {"value": 1}
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -95,12 +133,12 @@ def test_a_new_attempt_takes_over_the_finished_parts_of_all_earlier_ones(
     if not links:
         monkeypatch.setattr("os.link", lambda *paths: (_ for _ in ()).throw(OSError("no links")))
     for number in range(2):
-        attempt = store.begin("prepare", "k", device="cpu")
+        attempt = begin(store, "prepare")
         parts = attempt.folder / PARTS
         parts.mkdir(exist_ok=True)
         (parts / f"{number:06d}.npz").write_bytes(b"part %d" % number)
         (parts / f"{number + 5:06d}.npz.17.tmp").write_bytes(b"half")
-    third = store.begin("prepare", "k", device="cpu")
+    third = begin(store, "prepare")
     found = {path.name: path.read_bytes() for path in (third.folder / PARTS).iterdir()}
     assert found == {"000000.npz": b"part 0", "000001.npz": b"part 1"}
     finish(third)
@@ -108,11 +146,11 @@ def test_a_new_attempt_takes_over_the_finished_parts_of_all_earlier_ones(
 
 
 def test_an_orphan_that_goes_on_does_not_change_the_parts_of_another(store):
-    orphan = store.begin("prepare", "k", device="cpu")
+    orphan = begin(store, "prepare")
     parts = orphan.folder / PARTS
     parts.mkdir()
     (parts / "000000.npz").write_bytes(b"part 0")
-    other = store.begin("prepare", "k", device="cpu")
+    other = begin(store, "prepare")
     beside = parts / "000000.npz.1.tmp"
     beside.write_bytes(b"again")
     beside.replace(parts / "000000.npz")
