@@ -165,13 +165,21 @@ def _pretrain_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, A
         "backbone_type": type(job.settings.backbone).__name__,
         **({} if by_nnunet else {"pretrain": plain(job.settings.pretrain)}),
         "seed": job.seed,
-        # Every later stage builds on this one, so that its key holds the views too.
-        **(
-            {"augmentation": job.augmentation_identity()}
-            if job.settings.augmentation.enabled
-            else {}
-        ),
+        # Every later stage builds on this one, so that its key holds the views too; nnU-Net's
+        # training has its own.
+        **({} if by_nnunet else _views(job)),
     }
+
+
+def _views(job: Job) -> dict[str, Any]:
+    """The random views of a training; nothing where there are none."""
+    if not job.settings.augmentation.enabled:
+        return {}
+    return {"augmentation": job.augmentation_identity()}
+
+
+def _views_after_nnunet(job: Job) -> dict[str, Any]:
+    return _views(job) if isinstance(job.settings.backbone, NnunetSettings) else {}
 
 
 def _search_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any]:
@@ -181,6 +189,7 @@ def _search_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any
         "cell": plain(job.settings.cell),
         "search": plain(job.settings.search),
         "seed": job.seed,
+        **_views_after_nnunet(job),
     }
 
 
@@ -189,13 +198,14 @@ def _retrain_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, An
     if not genotype:
         unused = ("scope", "learning_rate")
         retrain = {name: value for name, value in retrain.items() if name not in unused}
-        return {"retrain": retrain, "seed": job.seed}
+        return {"retrain": retrain, "seed": job.seed, **_views_after_nnunet(job)}
     cell = plain(job.settings.cell)
     return {
         "genotype": genotype,
         "cell": {name: cell[name] for name in _CELL_IN_RETRAIN},
         "retrain": retrain,
         "seed": job.seed,
+        **_views_after_nnunet(job),
     }
 
 

@@ -2,6 +2,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.backbones.unet import UNetSettings
 from iac_core.config import (
     AugmentationSettings,
@@ -186,3 +187,24 @@ def test_random_cells_follow_the_seed():
     tasks = [stage_tasks(job("random", "random", seed=seed), SOURCE, {}) for seed in (0, 0, 1)]
     genotypes = [entry[2].genotype for entry in tasks]
     assert genotypes[0] == genotypes[1] != genotypes[2]
+
+
+def test_nnunet_is_planned_per_split_and_trained_once_for_both_settings_of_augmentation():
+    nnunet = replace(SETTINGS, backbone=NnunetSettings())
+    plain = replace(nnunet, augmentation=AugmentationSettings())
+    with_views, without = full_keys(job(settings=nnunet)), full_keys(job(settings=plain))
+    assert with_views["pretrain"] == without["pretrain"]
+    assert with_views["search"] != without["search"]
+    assert with_views["retrain"] != without["retrain"]
+    longer = [job("no_cell_longer", "no_cell_longer", each) for each in (nnunet, plain)]
+    assert len({keys(each)["retrain"] for each in longer}) == 2
+    smaller = replace(
+        nnunet, prepare=PrepareSettings(size=64), pretrain=PretrainSettings(epochs=7)
+    )
+    assert full_keys(job(settings=smaller)) == with_views
+    other_fold = replace(nnunet, split=SplitSettings(fold=1))
+    assert full_keys(job(settings=other_fold))["prepare"] != with_views["prepare"]
+    trained = replace(nnunet, backbone=NnunetSettings(epochs=5))
+    changed = full_keys(job(settings=trained))
+    assert changed["prepare"] == with_views["prepare"]
+    assert changed["pretrain"] != with_views["pretrain"]
