@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,7 +25,7 @@ from orchestrator.live_view import (
     progress_cells,
     stage_label,
 )
-from orchestrator.plan import KnownRecords, Plan, kept_feature_sizes
+from orchestrator.plan import KeptFeatureSize, KnownRecords, Plan, kept_feature_sizes
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
 from orchestrator.session import Session, open_sweep
 from orchestrator.spec import DatasetSettings, SweepError
@@ -95,12 +95,12 @@ def plan(
         out.print(Text(f"left out: {json.dumps(cell)}"), soft_wrap=True)
     if len(dropped) > _MOST_DROPPED and not jobs:
         out.print(f"… {len(dropped)} cells are left out in all; --jobs lists them.")
-    for size in kept_feature_sizes(found, KnownRecords(session.store)):
+    for size, names in _by_size(kept_feature_sizes(found, KnownRecords(session.store))):
         total = ""
         if size.n_slices is not None:
             total = f", at most {size.mib_per_slice * size.n_slices:,.0f} MiB"
         out.print(
-            f"A search on {size.dataset} · {size.backbone} keeps {size.mib_per_slice:.2f} MiB of "
+            f"A search on {names} · {size.backbone} keeps {size.mib_per_slice:.2f} MiB of "
             f"encoder features per slice{total} in a temporary file.",
             soft_wrap=True,
         )
@@ -401,6 +401,15 @@ def _stop_on_interrupt(session: Session) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _by_size(sizes: Iterable[KeptFeatureSize]) -> Iterator[tuple[KeptFeatureSize, str]]:
+    """Sizes that differ, each with the datasets that it holds for."""
+    same: dict[tuple[str, float, int | None], list[KeptFeatureSize]] = {}
+    for size in sizes:
+        same.setdefault((size.backbone, size.mib_per_slice, size.n_slices), []).append(size)
+    for group in same.values():
+        yield group[0], ", ".join(size.dataset for size in group)
 
 
 def _dataset(

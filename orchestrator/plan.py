@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import torch
+
 from iac_core.backbones import build_backbone
 from iac_core.backbones.external import ExternalSettings
 from iac_core.backbones.nnunet_unet import NnunetSettings
@@ -147,6 +149,7 @@ class KeptFeatureSize:
 def kept_feature_sizes(plan: Plan, records: KnownRecords) -> tuple[KeptFeatureSize, ...]:
     """Return a row per dataset and backbone that a search with kept features is to run on."""
     found: dict[tuple[str, str], KeptFeatureSize] = {}
+    sizes: dict[tuple[str, int], float] = {}
     for state in plan.states:
         job = state.job
         key = (job.dataset, job.backbone)
@@ -158,11 +161,15 @@ def kept_feature_sizes(plan: Plan, records: KnownRecords) -> tuple[KeptFeatureSi
             continue
         prepared = records.get(state.tasks[0])
         # Sizes of features depend neither on image channels nor on classes.
-        backbone = build_backbone(job.settings.backbone, n_channels=1, n_classes=2, seed=0)
+        place = (job.backbone, job.settings.prepare.size)
+        if place not in sizes:
+            with torch.device("meta"):
+                backbone = build_backbone(job.settings.backbone, n_channels=1, n_classes=2, seed=0)
+            sizes[place] = feature_bytes(backbone, job.settings.prepare.size) / 2**20
         found[key] = KeptFeatureSize(
             dataset=job.dataset,
             backbone=job.backbone,
-            mib_per_slice=feature_bytes(backbone, job.settings.prepare.size) / 2**20,
+            mib_per_slice=sizes[place],
             n_slices=None if prepared is None else prepared.outcome["n_training_slices"],
         )
     return tuple(found.values())

@@ -1,6 +1,7 @@
 """From a sweep file to typed settings, or to every problem it has. The only file with pydantic."""
 
 import difflib
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -190,7 +191,7 @@ class SweepSpec:
     def with_setting(self, stages: Mapping[str, Any], name: str, value: object) -> dict[str, Any]:
         """Return stage settings with one dotted setting replaced; ranges are checked again."""
         section, setting = SHORT_AXES.get(name, name).split(".", 1)
-        changed = _parse(type(stages[section]), {**_as_dict(stages[section]), setting: value})
+        changed = _with_setting(stages[section], setting, json.dumps(value))
         return {**stages, section: changed}
 
 
@@ -543,7 +544,20 @@ def _settings_at(settings: type, loc: Sequence[str | int]) -> type:
 
 def _parse(settings: type[T], value: Mapping[str, Any]) -> T:
     """Validate strictly: no text becomes a number, no unknown key passes."""
-    return TypeAdapter(settings).validate_json(json.dumps(value), strict=True)
+    kind: Any = settings
+    parsed: T = _adapter(kind).validate_json(json.dumps(value), strict=True)
+    return parsed
+
+
+@functools.lru_cache(maxsize=4096)
+def _with_setting(settings: T, name: str, value: str) -> T:
+    """Settings with one of them replaced; equal ones are one object, which makes hashing cheap."""
+    return _parse(type(settings), {**_as_dict(settings), name: json.loads(value)})
+
+
+@functools.cache
+def _adapter(settings: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - a type, as a key of the cache
+    return TypeAdapter(settings)
 
 
 def _as_dict(settings: Any) -> dict[str, Any]:  # noqa: ANN401

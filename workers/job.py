@@ -32,14 +32,26 @@ _SECTIONS = (
 )
 
 
+_plain_settings: dict[int, tuple[object, dict[str, Any]]] = {}
+"""Identity of a settings object → the object and its plain form: ten thousand jobs share a few."""
+_MOST_PLAIN_SETTINGS = 10_000
+
+
 def plain(value: object) -> Any:  # noqa: ANN401 - plain JSON values of any shape
-    """Return a value as dicts, lists, strings, numbers, booleans and None.
+    """Return a value as dicts, lists, strings, numbers, booleans and None; not to be changed.
 
     Raises:
         ConfigError: If it holds anything else, or a number that is not finite.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        known = _plain_settings.get(id(value))
+        if known is not None and known[0] is value:
+            return known[1]
+        found = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        if len(_plain_settings) >= _MOST_PLAIN_SETTINGS:
+            _plain_settings.clear()
+        _plain_settings[id(value)] = value, found
+        return found
     if isinstance(value, Mapping):
         return {str(name): plain(entry) for name, entry in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -58,7 +70,14 @@ def content_hash(value: object) -> str:
         >>> content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
         True
     """
-    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    try:
+        text = json.dumps(
+            value, default=plain, sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError("a setting must be finite, got a number that is not") from error
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
