@@ -1,4 +1,4 @@
-"""The command line: plan, run, status, report, export, sync, doctor, data, phantom."""
+"""The command line: plan, run, submit, status, report, export, sync, doctor, data, phantom."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -27,9 +27,12 @@ from orchestrator.live_view import (
 )
 from orchestrator.plan import KeptFeatureSize, KnownRecords, Plan, kept_feature_sizes
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
-from orchestrator.session import Session, open_sweep
-from orchestrator.spec import DatasetSettings, SweepError
+from orchestrator.session import Session, open_sweep, tables
+from orchestrator.spec import DatasetSettings, SweepError, load_sweep
 from results.errors import ResultsError
+
+if TYPE_CHECKING:
+    from orchestrator.submission import Cluster
 
 EXIT_BAD_INPUT = 2
 EXIT_FAILED_JOBS = 1
@@ -45,6 +48,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data folder before a sweep uses it.")
 app.add_typer(data_app, name="data")
+cluster_app = typer.Typer(no_args_is_help=True, help="Look at sweeps submitted to a cluster.")
+app.add_typer(cluster_app, name="cluster")
 out = Console(width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True)
 
@@ -54,6 +59,12 @@ DataOption = Annotated[
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of runs, MLflow and stages.")]
 _RUNS = Path("runs")
+AddressOption = Annotated[
+    str,
+    typer.Option(
+        envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard, http://HEAD:8265."
+    ),
+]
 LayoutAtPath = Annotated[
     str, typer.Argument(help="Layout and folder, such as kits23=PATH.", metavar="LAYOUT=PATH")
 ]
@@ -266,6 +277,100 @@ def doctor(
         out.print(line, soft_wrap=True)
     if not all(finding.is_ok for finding in findings):
         raise typer.Exit(EXIT_FAILED_JOBS)
+
+
+@app.command()
+def submit(
+    sweep: SweepPath,
+    address: AddressOption,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", help="Folder of a dataset, as the cluster sees it."),
+    ] = None,
+    runs: Annotated[
+        str, typer.Option(help="Folder of runs, as the cluster's machines see it.")
+    ] = "~/iac/runs",
+    python: Annotated[str, typer.Option(help="The interpreter on the cluster.")] = "python",
+    detach: Annotated[
+        bool, typer.Option("--detach/--follow", help="Return at once, or follow to the end.")
+    ] = False,
+) -> None:
+    """Run a sweep on a running Ray cluster; its exit code becomes this command's."""
+    from orchestrator.submission import Cluster
+
+    spec = load_sweep(sweep, tables=tables())
+    cluster = Cluster(address)
+    pairs = dict(entry.split("=", 1) for entry in data or [] if "=" in entry)
+    if len(pairs) != len(data or []):
+        raise typer.BadParameter(f"--data must be NAME=PATH, got {data}")
+    identity = cluster.submit(spec, runs=runs, data=pairs, python=python)
+    out.print(Text(f"submitted {identity}"), soft_wrap=True)
+    if detach:
+        for word in ("status", "logs --follow", "cancel"):
+            out.print(
+                Text(f"orchestrator cluster {word} {identity} --address {address}"),
+                soft_wrap=True,
+            )
+        return
+    _follow(cluster, identity)
+
+
+@cluster_app.command("status")
+def cluster_status(
+    address: AddressOption,
+    identity: Annotated[str | None, typer.Argument(help="A submission; or all.")] = None,
+) -> None:
+    """Show how submitted sweeps stand."""
+    from orchestrator.submission import Cluster
+
+    cluster = Cluster(address)
+    found = cluster.submissions() if identity is None else [cluster.submission(identity)]
+    table = Table(box=None, pad_edge=False)
+    for name in ("submission", "sweep", "status", "exit code"):
+        table.add_column(name)
+    for one in found:
+        code = "" if one.exit_code is None else str(one.exit_code)
+        table.add_row(one.identity, one.sweep, one.status, code)
+    out.print(table)
+
+
+@cluster_app.command("logs")
+def cluster_logs(
+    identity: Annotated[str, typer.Argument(help="A submission.")],
+    address: AddressOption,
+    follow: Annotated[bool, typer.Option("--follow", help="Until it ends.")] = False,
+) -> None:
+    """Print what a submitted sweep has printed."""
+    from orchestrator.submission import Cluster
+
+    cluster = Cluster(address)
+    if follow:
+        _follow(cluster, identity)
+    cluster.submission(identity)
+    out.print(Text(cluster.log(identity)), soft_wrap=True, end="")
+
+
+@cluster_app.command("cancel")
+def cluster_cancel(
+    identity: Annotated[str, typer.Argument(help="A submission.")], address: AddressOption
+) -> None:
+    """Stop a submitted sweep: its stages checkpoint, and the same submission goes on later."""
+    from orchestrator.submission import Cluster
+
+    Cluster(address).cancel(identity)
+    out.print(f"asked {identity} to stop")
+
+
+def _follow(cluster: "Cluster", identity: str) -> NoReturn:
+    """Print what a submission prints; end with its exit code."""
+
+    def show(text: str) -> None:
+        out.print(Text(text), soft_wrap=True, end="")
+
+    ended = cluster.follow(identity, show)
+    if ended.exit_code and ended.message:
+        err.print(Text(f"{ended.status}: {ended.message}"), soft_wrap=True)
+    raise typer.Exit(ended.exit_code or 0)
 
 
 @data_app.command("check")

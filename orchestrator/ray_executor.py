@@ -1,6 +1,6 @@
 """Stages as Ray tasks, on a cluster that this command starts or on a running one.
 
-The only file that imports Ray. Ray places the tasks and restarts those whose worker or node died;
+Ray places the tasks and restarts those whose worker or node died;
 which stages exist and which are done is the stage store's business, so nothing of Ray's state has
 to survive.
 """
