@@ -1,8 +1,12 @@
 """Fixtures that more than one folder of tests uses."""
 
 import os
+import shutil
+import subprocess
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -102,3 +106,21 @@ def write_sweep(tmp_path, phantom_folder):
         return path
 
     return write
+
+
+@pytest.fixture
+def own_processes():
+    """Words that start a command among processes of its own, which all end with the test.
+
+    ``ray stop`` and ``ray down`` end every Ray process they can see: not those of a developer.
+    """
+    if os.getuid() != 0 or not shutil.which("unshare") or not shutil.which("nsenter"):
+        pytest.skip("a process space of its own takes root, unshare and nsenter")
+    outer = subprocess.Popen(["unshare", "--pid", "--fork", "--mount-proc", "sleep", "1000000"])
+    deadline = time.monotonic() + 10
+    while not (inner := psutil.Process(outer.pid).children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield ["nsenter", "--target", str(inner[0].pid), "--pid", "--mount", "--"]
+    inner[0].kill()
+    outer.wait()

@@ -1,5 +1,6 @@
 """`ray up`, `ray submit`, `ray down` over a real sshd, with the sweep from the head's copy."""
 
+import functools
 import json
 import os
 import shutil
@@ -85,10 +86,10 @@ def cluster_file(home, write_sweep):
     return path
 
 
-def ray(home, *words, code=0):
+def ray_of(home, own_processes, *words, code=0):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
-        [RAY, *map(str, words)],
+        [*own_processes, RAY, *map(str, words)],
         env=clean | {"HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
         stdin=subprocess.DEVNULL,
@@ -97,11 +98,14 @@ def ray(home, *words, code=0):
     return done.stdout
 
 
-def test_a_sweep_is_submitted_over_ssh_and_its_exit_code_comes_back(cluster_file, home):
+def test_a_sweep_is_submitted_over_ssh_and_its_exit_code_comes_back(
+    cluster_file, home, own_processes
+):
+    ray = functools.partial(ray_of, home, own_processes)
     script = ROOT / "sweeps" / "submit.py"
-    ray(home, "up", "-y", "--no-config-cache", cluster_file)
+    ray("up", "-y", "--no-config-cache", cluster_file)
     try:
-        output = ray(home, "submit", "--no-config-cache", cluster_file, script)
+        output = ray("submit", "--no-config-cache", cluster_file, script)
         assert "2 of 2 jobs" in output or "report.html" in output, output
         runs = home / "iac" / "runs"
         assert (runs / "tiny" / "report" / "report.md").exists()
@@ -109,16 +113,16 @@ def test_a_sweep_is_submitted_over_ssh_and_its_exit_code_comes_back(cluster_file
         assert len(records) == 2
         assert all(len(record["attempts"]) == 1 for record in records)
         before = {path: path.stat().st_mtime_ns for path in runs.glob("store/*/*/manifest.json")}
-        ray(home, "submit", "--no-config-cache", cluster_file, script)
+        ray("submit", "--no-config-cache", cluster_file, script)
         after = {path: path.stat().st_mtime_ns for path in runs.glob("store/*/*/manifest.json")}
         assert after == before
         output = ray(
-            home, "submit", "--no-config-cache", cluster_file, script,
+            "submit", "--no-config-cache", cluster_file, script,
             "--", "--data", "phantom=/nowhere", code=1,
         )  # fmt: skip
         assert "must have its folder" in output
     finally:
-        ray(home, "down", "-y", cluster_file)
+        ray("down", "-y", cluster_file)
 
 
 def test_without_an_environment_the_script_names_the_way_out(tmp_path):
