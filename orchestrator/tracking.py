@@ -261,6 +261,7 @@ def _unavailable_if_it_fails() -> Iterator[None]:
     """Turn MLflow's errors into one kind, with few retries inside."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     try:
         yield
     except (MlflowException, OSError) as error:
@@ -383,7 +384,8 @@ class BackgroundTracker:
         """The lease, once no other process holds it.
 
         Raises:
-            TrackingUnavailable: If another one still does when patience ends.
+            TrackingUnavailable: If another one still does when patience ends, or the lease cannot
+                be written.
         """
         if self._lease is not None:
             self._lease.check()
@@ -391,11 +393,15 @@ class BackgroundTracker:
         watch = LeaseWatch(self._lease_folder, self._lease_s)
         last = 0.0
         while True:
-            found = Lease.take(
-                self._lease_folder,
-                time_to_live_s=self._lease_s,
-                dead_number=watch.dead_number() or 0,
-            )
+            try:
+                found = Lease.take(
+                    self._lease_folder,
+                    time_to_live_s=self._lease_s,
+                    dead_number=watch.dead_number() or 0,
+                )
+            except OSError as error:
+                reason = f"the lease of its writer cannot be taken: {error}"
+                raise TrackingUnavailable(reason) from error
             if isinstance(found, Lease):
                 self._lease = found
                 return found

@@ -18,6 +18,7 @@ from workers.stage_store import Attempt, StageRecord, StageStore
 from workers.stages import STAGES, StageRoom
 from workers.tasks import StageTask
 
+COMPLETIONS = "IAC_COMPLETIONS"
 Ending = Literal["done", "failed", "stopped", "held"]
 
 
@@ -159,12 +160,21 @@ def _compute(
     )
     with _reproducible():
         outcome = STAGES[task.kind](room)
+    _note_completion(task)
     record = attempt.finish(
         settings=dict(task.settings),
         outcome=outcome,
         provenance=provenance(str(device), order.n_threads),
     )
     return StageEnd(ending="done", record=record, pid=os.getpid())
+
+
+def _note_completion(task: StageTask) -> None:
+    """Add a line to the file that ``IAC_COMPLETIONS`` names: what `benchmarks.chaos` counts."""
+    path = os.environ.get(COMPLETIONS)
+    if path:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"{task.kind} {task.key}\n")
 
 
 @contextmanager

@@ -1,16 +1,21 @@
 """MLflow on SQLite: each job once, whatever was written before; nothing lost while it is away."""
 
+import errno
+import os
+import time
+
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
 from orchestrator.executors import InlineExecutor
-from orchestrator.reporting import report_from_tracking, sync_sweep
+from orchestrator.reporting import open_tracking, report_from_tracking, sync_sweep
 from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.tracking import FinishedJob, Tracker, TrackingUnavailable
 from results.collect import collect
 from results.errors import CollectError
+from workers.lease import Lease
 
 pytestmark = pytest.mark.slow
 
@@ -132,3 +137,42 @@ def test_an_unknown_experiment_is_named_with_those_that_exist(session):
     sync_sweep(session)
     with pytest.raises(CollectError, match=r"got 'tyni'; known: .*tiny"):
         collect(session.tracking_uri, "tyni", session.run_dir / "tables")
+
+
+def test_while_another_process_writes_jobs_are_kept(session):
+    other = Lease.take(session.writer_folder, time_to_live_s=60.0)
+    result = sync_sweep(session)
+    assert result.n_written == 0
+    assert f"process {os.getpid()} on " in result.trouble
+    assert "writes to it now" in result.trouble
+    other.give_back()
+    assert sync_sweep(session).n_written == 3
+
+
+def test_a_writer_that_was_superseded_stops_writing(session):
+    plan = session.plan()
+    with open_tracking(session) as tracking:
+        jobs = [FinishedJob(job=state.job, tasks=state.tasks) for state in plan.states]
+        tracking.put(jobs[0])
+        deadline = time.monotonic() + 60
+        while tracking.n_written == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        other = Lease.take(session.writer_folder, time_to_live_s=60.0, dead_number=99)
+        for job in jobs[1:]:
+            tracking.put(job)
+        tracking.close("FINISHED")
+        assert tracking.trouble == "another process took over writing to it"
+        assert len(tracking.unsent) == 2
+    other.give_back()
+    assert sync_sweep(session).n_written == 2
+
+
+def test_a_full_disk_delays_and_does_not_crash(session, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Lease, "take", full)
+    assert "No space left on device" in sync_sweep(session).trouble
+    monkeypatch.undo()
+    assert sync_sweep(session).n_written == 3
