@@ -25,7 +25,13 @@ from orchestrator.live_view import (
     progress_cells,
     stage_label,
 )
-from orchestrator.plan import KeptFeatureSize, KnownRecords, Plan, kept_feature_sizes
+from orchestrator.plan import (
+    KeptFeatureSize,
+    KnownRecords,
+    Plan,
+    failure_groups,
+    kept_feature_sizes,
+)
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
 from orchestrator.session import Session, open_sweep, tables
 from orchestrator.spec import DatasetSettings, SweepError, load_sweep
@@ -138,13 +144,16 @@ def run(
     inline: Annotated[
         bool, typer.Option("--inline", help="Run stages in this process, without Ray.")
     ] = False,
+    job: Annotated[
+        list[str] | None, typer.Option(help="Only jobs whose id starts so (see `plan --jobs`).")
+    ] = None,
 ) -> None:
     """Run what is missing of a sweep, then write tables and report. Run it again to resume."""
-    session = open_sweep(sweep, _overrides(data), runs, needs_data=True)
+    session = open_sweep(sweep, _overrides(data), runs, needs_data=True).only(job or [])
     session.run_dir.mkdir(parents=True, exist_ok=True)
     session.stop_file.unlink(missing_ok=True)
     try:
-        progress = _run(session, address=address, inline=inline)
+        progress = _run(session, address=address, inline=inline, reports=not job)
         was_stopped = session.stop_file.exists()
     finally:
         session.stop_file.unlink(missing_ok=True)
@@ -177,6 +186,16 @@ def status(sweep: SweepPath, data: DataOption = None, runs: RunsOption = _RUNS) 
             table.add_row(task.kind, stage_label(task), outcome, *progress_cells(reported))
     if table.row_count:
         out.print(table)
+    for group in failure_groups(found, session.store):
+        out.print(
+            Text(f"{group.kind}  {group.n} × {group.stage}: {group.error}"),
+            style="red",
+            soft_wrap=True,
+        )
+        words = ["orchestrator run", str(sweep), "--inline", "--job", group.job_id]
+        words += [f"--data {entry}" for entry in data or []]
+        words += [] if runs == _RUNS else [f"--runs {runs}"]
+        out.print(Text(f"    again: {' '.join(words)}"), soft_wrap=True)
     n_done = sum(state.is_done for state in found.states)
     out.print(f"{n_done} of {len(found.states)} jobs done")
 
@@ -426,8 +445,8 @@ def phantom(
     out.print(Text(f"{verb} {patients} phantom patients in {folder}"), soft_wrap=True)
 
 
-def _run(session: Session, *, address: str | None, inline: bool) -> SweepProgress:
-    """Run stages, keep MLflow up to date beside them, report at the end."""
+def _run(session: Session, *, address: str | None, inline: bool, reports: bool) -> SweepProgress:
+    """Run stages, keep MLflow up to date beside them, report at the end if all jobs were meant."""
     from orchestrator.reporting import open_tracking, report_if_stale
     from orchestrator.tracking import FinishedJob
 
@@ -454,7 +473,7 @@ def _run(session: Session, *, address: str | None, inline: bool) -> SweepProgres
                 soft_wrap=True,
             )
             return progress
-        if progress.ended:
+        if progress.ended and reports:
             paths = report_if_stale(session, is_changed=tracking.n_written > 0)
             out.print(Text(f"\nreport       {paths.html}"), soft_wrap=True)
             out.print(Text(f"             {paths.markdown}"), soft_wrap=True)

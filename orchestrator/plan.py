@@ -175,6 +175,47 @@ def kept_feature_sizes(plan: Plan, records: KnownRecords) -> tuple[KeptFeatureSi
     return tuple(found.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureGroup:
+    """Stages whose last attempt failed in the same way.
+
+    Attributes:
+        kind: Kind of failure (`workers.failures`).
+        stage: Kind of stage.
+        error: First line of the message.
+        n: How many stages.
+        job_id: The first job that waits for one of them.
+    """
+
+    kind: str
+    stage: str
+    error: str
+    n: int
+    job_id: str
+
+
+def failure_groups(plan: Plan, store: StageStore) -> tuple[FailureGroup, ...]:
+    """Return the failures that a plan's jobs ended with, the most frequent first."""
+    seen: set[tuple[str, str]] = set()
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for state in plan.states:
+        task = state.next_task
+        if task is None or (task.kind, task.key) in seen:
+            continue
+        seen.add((task.kind, task.key))
+        attempts = store.attempts(task.kind, task.key)
+        if attempts and attempts[-1]["outcome"] == "failed":
+            last = attempts[-1]
+            error = (str(last.get("error", "")).splitlines() or [""])[0]
+            place = (str(last.get("kind", "code")), task.kind, error)
+            groups.setdefault(place, []).append(state.job.job_id)
+    found = [
+        FailureGroup(kind=kind, stage=stage, error=error, n=len(jobs), job_id=jobs[0])
+        for (kind, stage, error), jobs in groups.items()
+    ]
+    return tuple(sorted(found, key=lambda group: -group.n))
+
+
 def make_plan(jobs: Iterable[Job], sources: Mapping[str, DataSource], store: StageStore) -> Plan:
     """Look up what of a sweep is done.
 

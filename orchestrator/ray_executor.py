@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import OutOfMemoryError, RayError
 
 from orchestrator.resources import StageResources
 from workers.run_stage import Failure, StageEnd, StageOrder, run_stage
@@ -106,6 +106,7 @@ class RayExecutor:
                 epoch=0,
                 error=f"{type(error).__name__}: the worker was lost",
                 trace=str(error),
+                kind="host_memory" if isinstance(error, OutOfMemoryError) else "lost",
             )
             return task, StageEnd(ending="failed", failure=failure)
         if end.ending == "done":

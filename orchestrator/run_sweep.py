@@ -1,6 +1,7 @@
 """The loop of a sweep: submit what is missing, share what is common, collect what has ended."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from orchestrator.executors import Executor
 from orchestrator.plan import JobState, KnownRecords, job_state
 from orchestrator.resources import ResourceSettings
+from workers.failures import PAUSE_S, TRIES
 from workers.job import Job
 from workers.lease import LeaseWatch
 from workers.run_stage import Failure, StageEnd, StageOrder
@@ -110,7 +112,8 @@ def run_sweep(
 ) -> SweepProgress:
     """Run every stage that is missing, each once, and report every job as it ends.
 
-    A job whose stage failed ends there; the others go on. A stage that another driver's process
+    A job whose stage failed ends there, unless another try can mend that kind of failure
+    (`workers.failures`); the others go on. A stage that another driver's process
     computes is waited for, and taken over once that process is dead. When the stop file appears
     nothing new is submitted and the running stages checkpoint.
 
@@ -124,7 +127,7 @@ def run_sweep(
     run = _SweepRun(jobs, room, executor, view, on_job_end)
     for job in jobs:
         run.advance(job)
-    while executor.running() or run.elsewhere:
+    while executor.running() or run.elsewhere or run.paused:
         if executor.running():
             for task, end in executor.ended(_POLL_S):
                 run.take(task, end)
@@ -153,6 +156,8 @@ class _SweepRun:
         self.waiting: dict[tuple[str, str], list[Job]] = {}
         self.failed: dict[tuple[str, str], Failure] = {}
         self.elsewhere: dict[tuple[str, str], tuple[StageTask, LeaseWatch]] = {}
+        self.paused: dict[tuple[str, str], tuple[StageTask, float]] = {}
+        self.tries: Counter[tuple[str, str]] = Counter()
 
     def advance(self, job: Job) -> None:
         """Hand the job's next stage to the executor, or end the job."""
@@ -184,6 +189,11 @@ class _SweepRun:
             if end.was_computed:
                 last = end.record.attempts[-1]
                 self.progress.executed[place] = last["end"] - last["start"]
+        elif end.failure is not None and self._may_try_again(place, end.failure):
+            pause_s = PAUSE_S.get(end.failure.kind, 0.0) * 2 ** (self.tries[place] - 1)
+            self.paused[place] = task, time.monotonic() + pause_s
+            self.view.ended(task, end)
+            return
         elif end.failure is not None:
             self.failed[place] = end.failure
             self.progress.failures.append(end.failure)
@@ -193,9 +203,14 @@ class _SweepRun:
                 self.advance(job)
 
     def look_elsewhere(self) -> None:
-        """Take what other processes have finished; take over what dead ones have left."""
+        """Take what others have finished, take over what dead ones left, try again what is due."""
         if self.room.stop_file.exists():
             self.elsewhere.clear()
+            self.paused.clear()
+        for place, (task, due) in list(self.paused.items()):
+            if time.monotonic() >= due:
+                del self.paused[place]
+                self._submit(task)
         for place, (task, watch) in list(self.elsewhere.items()):
             record = self.room.store.record(task.kind, task.key)
             dead_number = None if record is not None else watch.dead_number()
@@ -205,6 +220,11 @@ class _SweepRun:
             elif dead_number is not None:
                 del self.elsewhere[place]
                 self._submit(task, dead_number)
+
+    def _may_try_again(self, place: tuple[str, str], failure: Failure) -> bool:
+        self.tries[place] += 1
+        is_stopping = self.room.stop_file.exists()
+        return self.tries[place] <= TRIES.get(failure.kind, 0) and not is_stopping
 
     def _submit(self, task: StageTask, dead_number: int = 0) -> None:
         needs = self.room.resources.for_kind(task.kind, has_gpus=self.room.has_gpus)

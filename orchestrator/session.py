@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -43,6 +43,22 @@ class Session:
     store: StageStore
     run_dir: Path
     runs_dir: Path
+
+    def only(self, starts: Sequence[str]) -> "Session":
+        """Return the session with the jobs whose id starts so; all of them if nothing is given.
+
+        Raises:
+            ConfigError: If no job's id does.
+        """
+        if not starts:
+            return self
+        jobs = tuple(job for job in self.expansion.jobs if job.job_id.startswith(tuple(starts)))
+        if not jobs:
+            raise ConfigError(
+                f"a job's id must start so, got {', '.join(starts)}; `orchestrator plan "
+                f"{self.spec.path} --jobs` lists them"
+            )
+        return replace(self, expansion=replace(self.expansion, jobs=jobs))
 
     def plan(self) -> Plan:
         """Look up what is done."""

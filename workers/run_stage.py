@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from iac_core.errors import StopRequested
+from workers.failures import FailureKind, kind_of
 from workers.lease import TIME_TO_LIVE_S, Holder, LeaseLostError
 from workers.provenance import provenance
 from workers.reporting import FileReporter
@@ -55,6 +56,7 @@ class Failure:
         epoch: Epochs that had ended.
         error: Exception and message, one line or more.
         trace: The traceback.
+        kind: What kind of failure it is (`workers.failures`).
     """
 
     stage: str
@@ -62,6 +64,7 @@ class Failure:
     epoch: int
     error: str
     trace: str
+    kind: FailureKind = "code"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +129,8 @@ def run_stage(task: StageTask, order: StageOrder) -> StageEnd:
             return StageEnd(ending="held", pid=os.getpid())
         end = _failed(task, error, epoch=reporter.last_epoch)
         assert end.failure is not None
-        attempt.give_up("failed", error=end.failure.error, trace=end.failure.trace)
+        failure = end.failure
+        attempt.give_up("failed", error=failure.error, trace=failure.trace, kind=failure.kind)
         return end
 
 
@@ -138,6 +142,7 @@ def _failed(task: StageTask, error: Exception, *, epoch: int) -> StageEnd:
         epoch=epoch,
         error=f"{type(error).__name__}: {error}",
         trace=traceback.format_exc(),
+        kind=kind_of(error),
     )
     return StageEnd(ending="failed", failure=failure, pid=os.getpid())
 

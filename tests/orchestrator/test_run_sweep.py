@@ -1,5 +1,6 @@
 """Sweeps of seconds in this process: sharing, resuming, failing, the pruner that drops in."""
 
+import errno
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 
 from iac_core.config import SearchPace
+from iac_core.errors import ConfigError, SearchError
 from iac_core.pruners import OPERATION_PRUNERS
 from iac_core.types import Decision, Reason
 from orchestrator.executors import InlineExecutor
+from orchestrator.plan import failure_groups
 from orchestrator.run_sweep import View, request_stop, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.spec import SweepError
+from workers.stages import STAGES
 
 
 class Recorder(View):
@@ -212,3 +216,59 @@ def test_a_pruner_dropped_into_the_table_appears_in_plan_run_and_report(open_tin
     own = events[events["pruner"] == "weakest_every"]
     assert set(own["rule"]) == {"weakest_every"}
     assert sorted(own["epoch"].unique()) == [1, 3, 5]
+
+
+class FailsAtFirst:
+    """A stage that raises some times, then works."""
+
+    def __init__(self, monkeypatch, kind, errors):
+        self.stage, self.errors, self.n = STAGES[kind], list(errors), 0
+        monkeypatch.setitem(STAGES, kind, self)
+
+    def __call__(self, room):
+        self.n += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.stage(room)
+
+
+@pytest.mark.parametrize(
+    ("errors", "n", "kind"),
+    [
+        ([OSError(errno.ENOSPC, "No space left on device")] * 2, 3, None),
+        ([OSError(errno.ENOSPC, "No space left on device")] * 9, 4, "disk_full"),
+        ([MemoryError()], 2, None),
+        ([ZeroDivisionError("x")], 1, "code"),
+        ([SearchError("the mean loss of an epoch must be finite, got nan")], 1, "not_finite"),
+        ([ConfigError("a setting must fit, got 3")], 1, "setting"),
+    ],
+)
+def test_a_failure_that_another_try_can_mend_gets_one(open_tiny, monkeypatch, errors, n, kind):
+    monkeypatch.setattr("orchestrator.run_sweep.PAUSE_S", {"disk_full": 0.1})
+    stage = FailsAtFirst(monkeypatch, "pretrain", errors)
+    session = open_tiny("[no_cell]")
+    _, (end,), _ = run(session)
+    assert stage.n == n
+    assert (end.failure.kind if end.failure else None) == kind
+    if kind is None:
+        record = session.store.record("pretrain", end.state.tasks[1].key)
+        assert [row["outcome"] for row in record.attempts] == ["failed"] * (n - 1) + ["done"]
+
+
+def test_failures_are_grouped_with_a_job_that_reproduces_them(open_tiny, monkeypatch):
+    session = open_tiny("[no_cell, random, none]", "[0, 1]")
+    with monkeypatch.context() as broken:
+        FailsAtFirst(broken, "retrain", [ZeroDivisionError("in the code")] * 9)
+        FailsAtFirst(broken, "search", [ConfigError("a setting must fit, got 3")] * 9)
+        run(session)
+    code, setting = failure_groups(session.plan(), session.store)
+    assert (code.kind, code.stage, code.n) == ("code", "retrain", 2)
+    assert (setting.kind, setting.stage, setting.n) == ("setting", "search", 2)
+    assert code.error == "ZeroDivisionError: in the code"
+    only = session.only([code.job_id])
+    assert [job.pruner for job in only.expansion.jobs] == ["random"]
+    _, ends, _ = run(session, jobs=only.expansion.jobs)
+    assert [end.failure for end in ends] == [None]
+    (setting,) = [g for g in failure_groups(session.plan(), session.store) if g.stage == "search"]
+    with pytest.raises(ConfigError, match="a job's id must start so, got xyz"):
+        session.only(["xyz"])
