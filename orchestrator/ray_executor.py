@@ -39,7 +39,8 @@ class RayExecutor:
     def __enter__(self) -> "RayExecutor":
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         ray.init(
-            address=self._address,
+            # Without an address Ray would join a cluster of anybody that was started here.
+            address=self._address or "local",
             num_cpus=None if self._address else self._n_cpus,
             include_dashboard=False,
             log_to_driver=False,
