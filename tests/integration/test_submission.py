@@ -92,6 +92,15 @@ def test_a_sweep_runs_on_a_cluster_and_its_exit_code_comes_back(address, write_s
 
 @ray
 @slow
+def test_a_local_run_joins_no_cluster_that_runs_here(address, write_sweep, tmp_path):
+    before = Cluster(address).submissions()
+    output = orchestrator("run", write_sweep("[no_cell]"), "--runs", tmp_path / "runs")
+    assert "report.html" in output
+    assert Cluster(address).submissions() == before
+
+
+@ray
+@slow
 def test_a_cancelled_sweep_keeps_its_checkpoints_and_goes_on(address, write_sweep, tmp_path):
     sweep, runs = write_sweep("[none]"), tmp_path / "runs"
     text = sweep.read_text()
