@@ -20,6 +20,9 @@ STAGE_KINDS: tuple[str, ...] = tuple(STAGE_VERSIONS)
 class KnownRecords:
     """Manifests of finished stages, each read once.
 
+    What others finish after a kind of stage was first asked for is not seen: ten thousand missing
+    stages would be ten thousand looks at the disk. A worker that is given such a stage sees it.
+
     Args:
         store: Where stages lie.
     """
@@ -27,12 +30,17 @@ class KnownRecords:
     def __init__(self, store: StageStore) -> None:
         self.store = store
         self._records: dict[tuple[str, str], StageRecord] = {}
+        self._on_disk: dict[str, frozenset[str]] = {}
+        self._genotypes: dict[str, str] = {}
 
     def get(self, task: StageTask) -> StageRecord | None:
         """Return the record of a finished stage, or None."""
         known = self._records.get((task.kind, task.key))
         if known is None:
-            known = self.store.record(task.kind, task.key)
+            if task.kind not in self._on_disk:
+                self._on_disk[task.kind] = self.store.keys(task.kind)
+            if task.key in self._on_disk[task.kind]:
+                known = self.store.record(task.kind, task.key)
             if known is not None:
                 self.add(known)
         return known
@@ -40,14 +48,12 @@ class KnownRecords:
     def add(self, record: StageRecord) -> None:
         """Remember the record of a stage that has just finished."""
         self._records[(record.kind, record.key)] = record
+        if record.kind == "search":
+            self._genotypes[record.key] = str(record.outcome["genotype"])
 
-    def genotypes(self) -> dict[str, str]:
+    def genotypes(self) -> Mapping[str, str]:
         """Return key → genotype of the finished searches that were asked for so far."""
-        return {
-            key: str(record.outcome["genotype"])
-            for (kind, key), record in self._records.items()
-            if kind == "search"
-        }
+        return self._genotypes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

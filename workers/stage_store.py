@@ -73,6 +73,13 @@ class StageStore:
         """Return where the outcome of a stage lies once it is whole."""
         return self.root / kind / key
 
+    def keys(self, kind: str) -> frozenset[str]:
+        """Return the keys of the stages of a kind that may be whole (`record` says it)."""
+        try:
+            return frozenset(os.listdir(self.root / kind))
+        except FileNotFoundError:
+            return frozenset()
+
     def record(self, kind: str, key: str) -> StageRecord | None:
         """Return the manifest of a stage, or None if it never happened."""
         raw = _read_json(self.folder(kind, key) / _MANIFEST)
