@@ -248,7 +248,7 @@ class StopAt:
 
 def pretrained(prepared, session, folder, reporter, **changes):
     folder.mkdir(exist_ok=True)
-    settings = {"epochs": 4, "steps_per_epoch": 4, "validation_steps": 1, "batch_size": 4}
+    settings = {"epochs": 6, "steps_per_epoch": 6, "validation_steps": 1, "batch_size": 4}
     return pretrain_by_nnunet(
         prepared,
         NnunetSettings(**settings | changes),

@@ -69,11 +69,11 @@ def test_two_drivers_share_a_sweep_and_no_stage_is_computed_twice(write_sweep, t
     calm, shared = tmp_path / "calm", tmp_path / "shared"
     finish(start(sweep, calm, "--inline"))
     drivers = [start(sweep, shared) for _ in range(2)]
-    outputs = [finish(driver) for driver in drivers]
+    for driver in drivers:
+        finish(driver)
     ended = attempts(shared)
     assert set(ended) == set(attempts(calm))
     assert all(outcomes == ["done"] for outcomes in ended.values()), ended
-    assert any("held" in output for output in outputs), outputs
     for name, frame in comparable(calm).items():
         pd.testing.assert_frame_equal(comparable(shared)[name], frame, obj=name)
     assert_each_job_has_one_run(shared, 10)

@@ -134,14 +134,14 @@ def test_a_killed_process_of_this_machine_is_followed_at_once(tmp_path):
 
 
 def test_a_stopped_process_beats_no_more_and_a_running_one_does(tmp_path):
-    process = other_holder(tmp_path, 0.6)
+    process = other_holder(tmp_path, 3.0)
     try:
-        watch = LeaseWatch(tmp_path, 0.6)
-        for _ in range(20):
+        watch = LeaseWatch(tmp_path, 3.0)
+        for _ in range(40):
             assert watch.dead_number() is None
             time.sleep(0.1)
         process.send_signal(signal.SIGSTOP)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while watch.dead_number() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         assert watch.dead_number() == 1
