@@ -80,7 +80,7 @@ def test_a_host_is_cut_off_and_another_killed_and_the_sweep_ends_whole(write_swe
         wait(lambda: min(epochs_under_way(hard)) >= 10, "every search under way")
         cut.cut_off()
         killed.kill()
-        output, _ = driver.communicate(timeout=900)
+        output, _ = driver.communicate(timeout=1800)
         assert driver.returncode == 0, output
     for name, frame in comparable(calm).items():
         pd.testing.assert_frame_equal(comparable(hard)[name], frame, obj=name)
