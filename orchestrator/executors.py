@@ -23,6 +23,10 @@ class Executor(Protocol):
         """Return the stages taken on that have not ended."""
         ...
 
+    def forget(self, task: StageTask) -> None:
+        """Wait no more for a stage that another process has finished."""
+        ...
+
 
 class InlineExecutor:
     """Runs each stage in this process, one after the other: for tests and breakpoints."""
@@ -46,3 +50,7 @@ class InlineExecutor:
     def running(self) -> Sequence[StageTask]:
         """Return the queue."""
         return [task for task, _ in self._waiting]
+
+    def forget(self, task: StageTask) -> None:
+        """Leave a stage out of the queue."""
+        self._waiting = [entry for entry in self._waiting if entry[0] is not task]

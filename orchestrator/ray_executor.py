@@ -88,6 +88,10 @@ class RayExecutor:
         """Return the stages handed to Ray that have not ended, waiting ones included."""
         return list(self._tasks.values())
 
+    def forget(self, task: StageTask) -> None:
+        """Wait no more for a stage; Ray takes minutes to give up a host that has gone silent."""
+        self._tasks = {ref: waiting for ref, waiting in self._tasks.items() if waiting is not task}
+
     def n_gpus(self) -> float:
         """Return the GPUs of the cluster."""
         return float(ray.cluster_resources().get("GPU", 0.0))

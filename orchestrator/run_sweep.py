@@ -17,6 +17,8 @@ from workers.stage_store import StageStore
 from workers.tasks import DataSource, StageTask
 
 _POLL_S = 0.5
+_SECONDS_BETWEEN_LOOKS = 5.0
+_SECONDS_TO_SAY_SO = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +136,7 @@ def run_sweep(
         else:
             time.sleep(_POLL_S)
         run.look_elsewhere()
+        run.look_at_running()
         run.refresh()
     run.refresh()
     return run.progress
@@ -158,6 +161,8 @@ class _SweepRun:
         self.elsewhere: dict[tuple[str, str], tuple[StageTask, LeaseWatch]] = {}
         self.paused: dict[tuple[str, str], tuple[StageTask, float]] = {}
         self.tries: Counter[tuple[str, str]] = Counter()
+        self.whole_since: dict[tuple[str, str], float] = {}
+        self.looked = time.monotonic()
 
     def advance(self, job: Job) -> None:
         """Hand the job's next stage to the executor, or end the job."""
@@ -220,6 +225,21 @@ class _SweepRun:
             elif dead_number is not None:
                 del self.elsewhere[place]
                 self._submit(task, dead_number)
+
+    def look_at_running(self) -> None:
+        """Take stages that are whole although nothing is heard of their host."""
+        now = time.monotonic()
+        if now - self.looked < _SECONDS_BETWEEN_LOOKS:
+            return
+        self.looked = now
+        for task in self.executor.running():
+            place = (task.kind, task.key)
+            record = self.room.store.record(task.kind, task.key)
+            if record is None:
+                continue
+            if now - self.whole_since.setdefault(place, now) >= _SECONDS_TO_SAY_SO:
+                self.executor.forget(task)
+                self.take(task, StageEnd(ending="done", record=record, was_computed=False))
 
     def _may_try_again(self, place: tuple[str, str], failure: Failure) -> bool:
         self.tries[place] += 1
