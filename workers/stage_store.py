@@ -280,7 +280,7 @@ def _take_over(parts: Path, into: Path) -> None:
     into.mkdir(exist_ok=True)
     for path in parts.iterdir():
         target = into / path.name
-        if path.suffix == ".tmp" or target.exists():
+        if ".tmp" in path.suffixes or target.exists():
             continue
         try:
             os.link(path, target)

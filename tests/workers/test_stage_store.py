@@ -138,6 +138,7 @@ def test_a_new_attempt_takes_over_the_finished_parts_of_all_earlier_ones(
         parts.mkdir(exist_ok=True)
         (parts / f"{number:06d}.npz").write_bytes(b"part %d" % number)
         (parts / f"{number + 5:06d}.npz.17.tmp").write_bytes(b"half")
+        (parts / f"case{number}.tmp.nii").write_bytes(b"half")
     third = begin(store, "prepare")
     found = {path.name: path.read_bytes() for path in (third.folder / PARTS).iterdir()}
     assert found == {"000000.npz": b"part 0", "000001.npz": b"part 1"}
