@@ -3,9 +3,10 @@
     python -m benchmarks.chaos [--kills N] [--seed S] [--quick]
 
 Victims are a worker in the middle of a stage, a node (its raylet), the driver, the MLflow server,
-and the disk of the store (filled for a moment; a RAM disk, so this takes root). Each death is a
-SIGKILL. The same command goes on until the sweep is whole; then the next round starts with an
-empty store, until the kills are used up. Every round is compared with an undisturbed sweep.
+its database (PostgreSQL where it is installed, otherwise a SQLite file that nobody kills), and the
+disk of the store (filled for a moment; a RAM disk, so this takes root). Each death is a SIGKILL.
+The same command goes on until the sweep is whole; then the next round starts with an empty store,
+until the kills are used up. Every round is compared with an undisturbed sweep.
 
 The last line is JSON: ``lost`` (jobs missing or failed), ``repeated`` (stages computed to their
 end more than once), ``orphans`` (MLflow runs too many or not finished), ``differing`` (tables
@@ -14,24 +15,25 @@ that are not equal, wall-clock columns aside). All of them must be 0.
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import random
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 from mlflow.tracking import MlflowClient
 from pandas.testing import assert_frame_equal
 
+from benchmarks.servers import MlflowServer, PostgresServer, Server
 from iac_core.data.phantom import PhantomSettings, write_phantom
 from results.collect import load_tables
 from results.schema import wall_clock_columns
@@ -65,42 +67,6 @@ metadata:
     pruners: {js_stability: {window_epochs: 1, patience_epochs: 1, threshold: 0.5}}
     resources: {threads: 1, cpus: 2, exclusive_search: false, lease_s: 10}
 """
-
-
-class MlflowServer:
-    """A tracking server on loopback that can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._port = folder, _free_port()
-        self.uri = f"http://127.0.0.1:{self._port}"
-        self._process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        database = self._folder / "mlflow.db"
-        self._process = subprocess.Popen(
-            [
-                sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1",
-                "--port", str(self._port), "--workers", "1",
-                "--backend-store-uri", f"sqlite:///{database}",
-                "--artifacts-destination", str(self._folder / "mlartifacts"),
-            ],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        deadline = time.monotonic() + 120
-        while True:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
-                return
-            assert time.monotonic() < deadline, "MLflow's server does not answer"
-            time.sleep(0.3)
-
-    def kill(self) -> None:
-        """End all of its processes at once."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
 
 
 class Round:
@@ -184,44 +150,50 @@ class Round:
 class Killer:
     """Chooses victims and kills them."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, database: PostgresServer | None) -> None:
         self.random, self.by_kind = random.Random(seed), Counter[str]()
+        self._database = database
 
     def strike(self, round_: Round, driver: "subprocess.Popen[bytes]") -> None:
-        """Kill one victim of a kind drawn among those that can be killed now."""
-        kinds: dict[str, Callable[[], None]] = {
-            "driver": driver.kill,
+        """Kill one victim; one that is not there yet is waited for as long as the driver lives."""
+        kinds: dict[str, Callable[[], bool]] = {
+            "driver": lambda: _kill([psutil.Process(driver.pid)]),
+            "node": lambda: _kill(_raylets(driver.pid)),
+            "worker": lambda: _kill(self._shuffled(_stage_processes(round_.store))),
             "mlflow": lambda: self._restart(round_.server),
         }
-        workers = list(_stage_processes(round_.store))
-        if workers:
-            kinds["worker"] = self.random.choice(workers).kill
-        raylets = [
-            process for process in _children(driver.pid) if _name(process).startswith("raylet")
-        ]
-        if raylets:
-            kinds["node"] = raylets[0].kill
+        if self._database is not None:
+            kinds["postgres"] = functools.partial(self._restart, self._database)
         if round_.has_own_disk:
             kinds["disk"] = lambda: self._fill(round_.store)
-        # Workers compute seconds at a time: they would hardly ever be hit otherwise.
-        kind = self.random.choice([*sorted(kinds), *["worker"] * 4 * ("worker" in kinds)])
-        with contextlib.suppress(psutil.NoSuchProcess):
-            kinds[kind]()
-            self.by_kind[kind] += 1
-            _say(f"kill {sum(self.by_kind.values())}: {kind}")
+        kind = self.random.choice(sorted(kinds))
+        while driver.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if kinds[kind]():
+                    self.by_kind[kind] += 1
+                    _say(f"kill {sum(self.by_kind.values())}: {kind}")
+                    return
+            time.sleep(0.1)
 
-    def _restart(self, server: MlflowServer) -> None:
+    def _shuffled(self, processes: Iterator[psutil.Process]) -> list[psutil.Process]:
+        found = list(processes)
+        self.random.shuffle(found)
+        return found
+
+    def _restart(self, server: Server) -> bool:
         server.kill()
         time.sleep(self.random.uniform(0, 4))
         server.start()
+        return True
 
-    def _fill(self, disk: Path) -> None:
+    def _fill(self, disk: Path) -> bool:
         ballast = disk / "ballast"
         with contextlib.suppress(OSError), ballast.open("wb") as file:
             while True:
                 file.write(bytes(2**20))
         time.sleep(self.random.uniform(0.5, 3))
         ballast.unlink(missing_ok=True)
+        return True
 
 
 def main() -> None:
@@ -234,13 +206,16 @@ def main() -> None:
     n_kills = 3 if options.quick else options.kills
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     rounds: list[Round] = []
-    server = MlflowServer(folder)
-    try:
+    with ExitStack() as stack:
+        stack.callback(lambda: [round_.close() for round_ in rounds])
+        database = _database(stack)
+        uri = None if database is None else database.create("mlflow")
+        server = stack.enter_context(MlflowServer(folder, uri))
         write_phantom(folder / "data", PhantomSettings(n_patients=8))
         calm = Round(folder, folder / "data", server, "calm")
         rounds.append(calm)
         _until_whole(calm, lambda driver: None)
-        killer, found = Killer(options.seed), Counter[str]()
+        killer, found = Killer(options.seed, database), Counter[str]()
         while sum(killer.by_kind.values()) < n_kills:
             round_ = Round(folder, folder / "data", server, f"round{len(rounds)}")
             rounds.append(round_)
@@ -248,10 +223,6 @@ def main() -> None:
             counted = round_.compare(calm)
             _say(f"round {len(rounds) - 1}: {dict(counted)}")
             found += counted
-    finally:
-        server.kill()
-        for round_ in rounds:
-            round_.close()
     result = {
         "name": "chaos", "kills": sum(killer.by_kind.values()), "by_kind": dict(killer.by_kind),
         "rounds": len(rounds) - 1,
@@ -262,6 +233,14 @@ def main() -> None:
     else:
         shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(result))
+
+
+def _database(stack: ExitStack) -> PostgresServer | None:
+    try:
+        return stack.enter_context(PostgresServer())
+    except FileNotFoundError as error:
+        _say(f"{error}: MLflow's database is a SQLite file, which is no victim")
+        return None
 
 
 def _killing(
@@ -300,26 +279,21 @@ def _stage_processes(store: Path) -> Iterator[psutil.Process]:
     for note in (store / "attempts").glob("*/*/attempt.json"):
         with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess):
             if not (note.parent / "outcome.json").exists():
-                yield psutil.Process(json.loads(note.read_text(encoding="utf-8"))["pid"])
+                process = psutil.Process(json.loads(note.read_text(encoding="utf-8"))["pid"])
+                if process.name().startswith("ray::"):  # its number may have been given again
+                    yield process
 
 
-def _children(pid: int) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).children(recursive=True)
-    return []
+def _raylets(driver: int) -> list[psutil.Process]:
+    children = psutil.Process(driver).children(recursive=True)
+    return [process for process in children if process.name() == "raylet"]
 
 
-def _name(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return process.name()
-    return ""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _kill(processes: Sequence[psutil.Process]) -> bool:
+    """Kill the first; False if there is none."""
+    for process in processes[:1]:
+        process.kill()
+    return bool(processes)
 
 
 def _say(text: str) -> None:

@@ -12,6 +12,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ _JOB_METRICS = (
 )
 _NOT_LOGGED = ("epoch", "ended_at")
 _SECONDS_BETWEEN_LOOKS = 0.5
+_PAUSE_S = 30.0
 
 
 class TrackingUnavailable(Exception):  # noqa: N818 - a state of the world, handled by waiting
@@ -155,6 +157,10 @@ class Tracker:
             self._write(self._client, finished, run, digest)
         return True
 
+    def disconnect(self) -> None:
+        """Forget the connection and every run: what the server has is asked again."""
+        self._client = None
+
     def close(self, status: str) -> None:
         """End the parent run.
 
@@ -166,7 +172,10 @@ class Tracker:
                 self._client.set_terminated(self._parent_id, status=status)
 
     def _find_runs(self, client: MlflowClient) -> None:
-        """Read the sweep's runs; the parent is made if there is none."""
+        """Read the sweep's runs; the parent is made if there is none.
+
+        Of two runs for one job or sweep, which a lost answer of the server can make, one goes.
+        """
         self._runs, self._parent_id, token = {}, "", None
         while True:
             page = client.search_runs(
@@ -174,13 +183,16 @@ class Tracker:
                 f"tags.`iac.sweep` = '{self.sweep}'",
                 run_view_type=ViewType.ACTIVE_ONLY,
                 max_results=1000,
+                order_by=["attributes.start_time ASC"],
                 page_token=token,
             )
             for run in page:
-                if run.data.tags.get("iac.kind") == "sweep":
+                if run.data.tags.get("iac.kind") == "sweep" and self._parent_id:
+                    client.delete_run(run.info.run_id)
+                elif run.data.tags.get("iac.kind") == "sweep":
                     self._parent_id = run.info.run_id
                 else:
-                    self._runs[run.data.tags["iac.job_id"]] = run
+                    self._keep_one(client, run)
             token = page.token
             if not token:
                 break
@@ -191,6 +203,16 @@ class Tracker:
                 tags={"iac.kind": "sweep", "iac.sweep": self.sweep},
             )
             self._parent_id = parent.info.run_id
+
+    def _keep_one(self, client: MlflowClient, run: Run) -> None:
+        """Remember a job's run; of two the one that is whole, or the older."""
+        job_id = run.data.tags["iac.job_id"]
+        other = self._runs.get(job_id)
+        if other is not None and "iac.digest" in other.data.tags:
+            run, other = other, run
+        self._runs[job_id] = run
+        if other is not None:
+            client.delete_run(other.info.run_id)
 
     def _write(
         self, client: MlflowClient, finished: FinishedJob, run: Run | None, digest: str
@@ -258,8 +280,8 @@ def check_reachable(uri: str, timeout_s: float = 3.0) -> None:
 
 @contextmanager
 def _unavailable_if_it_fails() -> Iterator[None]:
-    """Turn MLflow's errors into one kind, with few retries inside."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    """Turn MLflow's errors into one kind; no retries inside, where they could make two runs."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     try:
@@ -321,14 +343,16 @@ def _tags(finished: FinishedJob, row: "pd.Series[Any]") -> list[RunTag]:
 class BackgroundTracker:
     """Writes finished jobs from a thread of its own, so that no stage waits for MLflow.
 
-    Of several drivers one writes at a time: the one that holds a lease. A context manager: the
-    lease is kept until its end, so that a report can be drawn meanwhile.
+    While the server is away jobs are kept, and tried again after a pause. Of several drivers one
+    writes at a time: the one that holds a lease. A context manager: the lease is kept until its
+    end, so that a report can be drawn meanwhile.
 
     Args:
         tracker: The writer; used by the thread alone.
         lease_folder: Where the lease lies.
         lease_s: Its time to live.
         patience_s: How long `close` waits for another writer to end.
+        pause_s: Before the server is asked again.
     """
 
     def __init__(
@@ -338,15 +362,17 @@ class BackgroundTracker:
         *,
         lease_s: float = TIME_TO_LIVE_S,
         patience_s: float = 0.0,
+        pause_s: float = _PAUSE_S,
     ) -> None:
         self._tracker = tracker
         self._lease_folder, self._lease_s, self._patience_s = lease_folder, lease_s, patience_s
+        self._pause_s = pause_s
         self._lease: Lease | None = None
         self._is_closing = threading.Event()
         self._queue: queue.Queue[FinishedJob | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self.n_written = 0
-        self.unsent: list[FinishedJob] = []
+        self.unsent: deque[FinishedJob] = deque()
         self.trouble = ""
         self._error: Exception | None = None
         self._thread.start()
@@ -415,20 +441,43 @@ class BackgroundTracker:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def _work(self) -> None:
-        while (finished := self._queue.get()) is not None:
-            if self.trouble:
-                self.unsent.append(finished)
-                continue
+        try:
+            again = 0.0
+            while (finished := self._next(again)) is not None:
+                self.unsent += finished
+                if time.monotonic() >= again:
+                    again = 0.0 if self._send() else time.monotonic() + self._pause_s
+            if self.unsent:
+                self._send()
+        except Exception as error:  # noqa: BLE001 - raised again by `close`, in the main thread
+            self._error = error
+
+    def _next(self, again: float) -> Sequence[FinishedJob] | None:
+        """The next job, none when what is unsent is due again, or None at the end."""
+        try:
+            timeout = max(0.0, again - time.monotonic()) if again else None
+            finished = self._queue.get(timeout=timeout)
+        except queue.Empty:
+            return ()
+        return None if finished is None else (finished,)
+
+    def _send(self) -> bool:
+        """Write what is unsent; False if the server went away."""
+        while self.unsent:
             try:
                 self._become_the_writer()
-                self.n_written += self._tracker.write(finished)
+                self.n_written += self._tracker.write(self.unsent[0])
             except LeaseLostError:
+                self._lease = None
                 self.trouble = "another process took over writing to it"
-                self.unsent.append(finished)
             except TrackingUnavailable as error:
+                if not self.trouble:
+                    logger.warning("the tracking server is away: %s", error)
                 self.trouble = str(error)
-                self.unsent.append(finished)
-                logger.warning("the tracking server is away: %s", error)
-            except Exception as error:  # noqa: BLE001 - raised again by `close`, in the main thread
-                self._error = error
-                return
+            else:
+                self.unsent.popleft()
+                continue
+            self._tracker.disconnect()
+            return False
+        self.trouble = ""
+        return True

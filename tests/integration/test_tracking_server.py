@@ -1,0 +1,114 @@
+"""MLflow's server on PostgreSQL, as a cluster shares it: away, back, killed; nothing is lost."""
+
+import shutil
+import time
+
+import pytest
+from mlflow.tracking import MlflowClient
+from typer.testing import CliRunner
+
+from benchmarks.servers import MlflowServer, PostgresServer
+from orchestrator.cli import app
+from orchestrator.executors import InlineExecutor
+from orchestrator.run_sweep import View, run_sweep
+from orchestrator.session import open_sweep
+from orchestrator.tracking import BackgroundTracker, FinishedJob, Tracker
+from results.collect import load_tables
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def database():
+    try:
+        server = PostgresServer()
+    except FileNotFoundError as error:
+        pytest.skip(f"{error}: install Debian's package postgresql")
+    with server:
+        yield server
+
+
+@pytest.fixture
+def server(database, tmp_path):
+    """A tracking server that is not started yet."""
+    found = MlflowServer(tmp_path, database.create(f"mlflow_{time.time_ns()}"))
+    yield found
+    found.kill()
+
+
+def sweep_on(server, write_sweep):
+    path = write_sweep("[no_cell, random]")
+    text = path.read_text().replace(
+        "    grid:", f'    tracking: {{uri: "{server.uri}"}}\n    grid:', 1
+    )
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.ray
+def test_a_server_away_for_a_whole_sweep_has_everything_after_sync(
+    server, write_sweep, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    path, runs = sweep_on(server, write_sweep), ["--runs", str(tmp_path / "runs")]
+    ended = CliRunner().invoke(app, ["run", str(path), *runs])
+    assert ended.exit_code == 0, ended.output
+    assert "MLflow is away" in ended.output
+    assert "2 jobs are kept" in ended.output
+    server.start()
+    ended = CliRunner().invoke(app, ["sync", str(path), *runs])
+    assert "2 jobs sent, 0 were there already" in ended.output
+    shutil.rmtree(tmp_path / "runs" / "store")
+    words = ["--tracking-uri", server.uri, "--experiment", "tiny"]
+    ended = CliRunner().invoke(app, ["report", *words, "--runs", str(tmp_path / "laptop")])
+    assert ended.exit_code == 0, ended.output
+    tables = load_tables(tmp_path / "laptop" / "tiny" / "tables")
+    assert tables["jobs"]["status"].tolist() == ["done"] * 2
+    assert tables["jobs"]["test_dice"].notna().all()
+    assert set(tables["patients"]["job_id"]) == set(tables["jobs"]["job_id"])
+    assert set(tables["stages"]["kind"]) == {"prepare", "pretrain", "retrain", "evaluate"}
+    client = MlflowClient(tracking_uri=server.uri)
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in found] == ["FINISHED"] * 3
+
+
+def test_a_writer_goes_on_by_itself_when_database_and_server_are_back(
+    server, database, write_sweep, tmp_path
+):
+    session = open_sweep(sweep_on(server, write_sweep), {}, tmp_path / "runs", needs_data=True)
+    run_sweep(
+        session.expansion.jobs, session.room(), InlineExecutor(), view=View(),
+        on_job_end=lambda end: None,
+    )  # fmt: skip
+    server.start()
+    tracker = Tracker(server.uri, session.experiment, "tiny", session.store)
+    writer = BackgroundTracker(tracker, session.writer_folder, pause_s=0.5)
+    with writer:
+        first, second = (
+            FinishedJob(job=state.job, tasks=state.tasks) for state in session.plan().states
+        )
+        writer.put(first)
+        until(lambda: writer.n_written == 1)
+        database.kill()
+        writer.put(second)
+        until(lambda: writer.trouble)
+        server.kill()
+        database.start()
+        server.start()
+        until(lambda: writer.n_written == 2)
+        assert not writer.trouble
+        writer.close("FINISHED")
+    client = MlflowClient(tracking_uri=server.uri)
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in found] == ["FINISHED"] * 3
+
+
+def until(is_true):
+    deadline = time.monotonic() + 300
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
