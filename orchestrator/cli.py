@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -16,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from iac_core.config import DatasetOptions
-from iac_core.errors import DataError, IacError, Problem
+from iac_core.errors import ConfigError, DataError, IacError, Problem
 from iac_core.types import SegmentationDataset
 from orchestrator.live_view import (
     LineView,
@@ -38,6 +39,7 @@ from orchestrator.spec import DatasetSettings, SweepError, load_sweep
 from results.errors import ResultsError
 
 if TYPE_CHECKING:
+    from orchestrator.doctor import Finding
     from orchestrator.submission import Cluster
 
 EXIT_BAD_INPUT = 2
@@ -147,13 +149,17 @@ def run(
     job: Annotated[
         list[str] | None, typer.Option(help="Only jobs whose id starts so (see `plan --jobs`).")
     ] = None,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Run even if the nodes of the cluster differ.")
+    ] = False,
 ) -> None:
     """Run what is missing of a sweep, then write tables and report. Run it again to resume."""
     session = open_sweep(sweep, _overrides(data), runs, needs_data=True).only(job or [])
     session.run_dir.mkdir(parents=True, exist_ok=True)
     session.stop_file.unlink(missing_ok=True)
     try:
-        progress = _run(session, address=address, inline=inline, reports=not job)
+        how = RunOptions(address=address, inline=inline, reports=not job, unchecked=unchecked)
+        progress = _run(session, how)
         was_stopped = session.stop_file.exists()
     finally:
         session.stop_file.unlink(missing_ok=True)
@@ -278,9 +284,18 @@ def doctor(
     ] = None,
     data: DataOption = None,
     runs: RunsOption = _RUNS,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Also ask every node of a running Ray cluster.")
+    ] = False,
+    address: Annotated[
+        str, typer.Option(envvar="RAY_ADDRESS", help="That cluster; the one of this machine.")
+    ] = "auto",
 ) -> None:
     """Look at versions, devices, disk, tracking and data folders: ok, or the way out."""
     from orchestrator.doctor import examine
+
+    if cluster and sweep is None:
+        raise typer.BadParameter("--cluster takes a sweep file: it names data, store and tracking")
 
     folders: dict[str, DatasetSettings] = {}
     uri = f"sqlite:///{(runs / 'mlflow.db').resolve()}"
@@ -288,14 +303,28 @@ def doctor(
         session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
         uri = session.tracking_uri
         folders = {name: session.spec.datasets[name] for name in session.sources}
-    findings = list(examine(runs, uri, folders))
+    is_fine = _show(examine(runs, uri, folders))
+    if cluster:
+        from orchestrator.nodes import examine_nodes
+        from orchestrator.ray_executor import RayExecutor
+
+        with RayExecutor(address=address):
+            out.print("\nEvery node against this machine:")
+            is_fine &= _show(examine_nodes(session))
+    if not is_fine:
+        raise typer.Exit(EXIT_FAILED_JOBS)
+
+
+def _show(findings: "Iterable[Finding]") -> bool:
+    """Print findings as they come; whether all are fine."""
+    is_fine = True
     for finding in findings:
         line = Text(f"{finding.what:<14}")
         line.append("ok  " if finding.is_ok else "NO  ", style="green" if finding.is_ok else "red")
         line.append(finding.text)
         out.print(line, soft_wrap=True)
-    if not all(finding.is_ok for finding in findings):
-        raise typer.Exit(EXIT_FAILED_JOBS)
+        is_fine &= finding.is_ok
+    return is_fine
 
 
 @app.command()
@@ -445,7 +474,24 @@ def phantom(
     out.print(Text(f"{verb} {patients} phantom patients in {folder}"), soft_wrap=True)
 
 
-def _run(session: Session, *, address: str | None, inline: bool, reports: bool) -> SweepProgress:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How `run` runs.
+
+    Attributes:
+        address: A running cluster; None starts one on this machine.
+        inline: Run stages in this process.
+        reports: Write the report at the end.
+        unchecked: Do not compare the nodes of a cluster first.
+    """
+
+    address: str | None
+    inline: bool
+    reports: bool
+    unchecked: bool
+
+
+def _run(session: Session, how: RunOptions) -> SweepProgress:
     """Run stages, keep MLflow up to date beside them, report at the end if all jobs were meant."""
     from orchestrator.reporting import open_tracking, report_if_stale
     from orchestrator.tracking import FinishedJob
@@ -459,7 +505,7 @@ def _run(session: Session, *, address: str | None, inline: bool, reports: bool) 
             finished = FinishedJob(job=end.state.job, tasks=end.state.tasks, failure=end.failure)
             tracking.put(finished)
 
-        progress = _execute(session, found, on_job_end, address=address, inline=inline)
+        progress = _execute(session, found, on_job_end, how)
         failed = [end for end in progress.ended.values() if end.failure is not None]
         stopped = len(progress.ended) < progress.n_jobs
         tracking.close("KILLED" if stopped else "FAILED" if failed else "FINISHED")
@@ -473,7 +519,7 @@ def _run(session: Session, *, address: str | None, inline: bool, reports: bool) 
                 soft_wrap=True,
             )
             return progress
-        if progress.ended and reports:
+        if progress.ended and how.reports:
             paths = report_if_stale(session, is_changed=tracking.n_written > 0)
             out.print(Text(f"\nreport       {paths.html}"), soft_wrap=True)
             out.print(Text(f"             {paths.markdown}"), soft_wrap=True)
@@ -486,9 +532,7 @@ def _execute(
     session: Session,
     found: Plan,
     on_job_end: Callable[[JobEnd], None],
-    *,
-    address: str | None,
-    inline: bool,
+    how: RunOptions,
 ) -> SweepProgress:
     from orchestrator.executors import Executor, InlineExecutor
 
@@ -497,17 +541,36 @@ def _execute(
     with ExitStack() as stack:
         n_slots = float(resources.cpus or os.cpu_count() or 1)
         executor: Executor = InlineExecutor()
-        if not inline and any(not state.is_done for state in found.states):
+        if not how.inline and any(not state.is_done for state in found.states):
             from orchestrator.ray_executor import RayExecutor
 
-            on_ray = stack.enter_context(RayExecutor(n_cpus=resources.cpus, address=address))
+            on_ray = stack.enter_context(RayExecutor(n_cpus=resources.cpus, address=how.address))
             executor, n_slots = on_ray, on_ray.n_cpus()
             room = session.room(has_gpus=on_ray.n_gpus() > 0)
+            if on_ray.n_nodes() > 1 and not how.unchecked:
+                _refuse_unlike_nodes(session)
         view: View = LineView(out)
         if out.is_terminal:
             view = stack.enter_context(LiveView(out, found, session.store, n_slots))
         stack.enter_context(_stop_on_interrupt(session))
         return run_sweep(session.expansion.jobs, room, executor, view=view, on_job_end=on_job_end)
+
+
+def _refuse_unlike_nodes(session: Session) -> None:
+    """Look at every node before anything runs there.
+
+    Raises:
+        ConfigError: If one differs in what matters.
+    """
+    from orchestrator.nodes import examine_nodes
+
+    wrong = [finding for finding in examine_nodes(session) if not finding.is_ok]
+    if wrong:
+        lines = "".join(f"\n    {finding.what}: {finding.text}" for finding in wrong)
+        raise ConfigError(
+            f"the nodes of a cluster must see the same, got{lines}\n`orchestrator doctor "
+            f"{session.spec.path} --cluster` looks again; --unchecked runs all the same"
+        )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from orchestrator.spec import DatasetSettings
 from orchestrator.tracking import TrackingUnavailable, check_reachable
 
 _PACKAGES = {"torch": "2.13", "ray": "2.60", "mlflow": "3.17", "optuna": "5.0", "monai": "1.6"}
-_LEAST_FREE_GIB = 5.0
+LEAST_FREE_GIB = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +86,9 @@ def _disk(runs_dir: Path) -> Finding:
     text = f"{free:.0f} GiB free in {place}"
     if not writable:
         text = f"{place} is not writable: choose another folder with --runs"
-    elif free < _LEAST_FREE_GIB:
-        text += f": free {_LEAST_FREE_GIB:.0f} GiB, or choose another folder with --runs"
-    return Finding(what="disk", is_ok=writable and free >= _LEAST_FREE_GIB, text=text)
+    elif free < LEAST_FREE_GIB:
+        text += f": free {LEAST_FREE_GIB:.0f} GiB, or choose another folder with --runs"
+    return Finding(what="disk", is_ok=writable and free >= LEAST_FREE_GIB, text=text)
 
 
 def _tracking(uri: str) -> Finding:

@@ -92,6 +92,10 @@ class RayExecutor:
         """Wait no more for a stage; Ray takes minutes to give up a host that has gone silent."""
         self._tasks = {ref: waiting for ref, waiting in self._tasks.items() if waiting is not task}
 
+    def n_nodes(self) -> int:
+        """Return the nodes of the cluster."""
+        return sum(bool(node["Alive"]) for node in ray.nodes())
+
     def n_gpus(self) -> float:
         """Return the GPUs of the cluster."""
         return float(ray.cluster_resources().get("GPU", 0.0))

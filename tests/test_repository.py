@@ -22,7 +22,11 @@ ONLY_IN = {
         "iac_core/backbones/dyn_unet.py",
         "iac_core/backbones/rivals.py",
     },
-    "ray": {"orchestrator/ray_executor.py", "orchestrator/submission.py"},
+    "ray": {
+        "orchestrator/nodes.py",
+        "orchestrator/ray_executor.py",
+        "orchestrator/submission.py",
+    },
     "pydantic": {"orchestrator/spec.py"},
     "yaml": {"orchestrator/sweep_file.py", "iac_core/data/user_folder.py"},
     "pyarrow": {"results/store.py"},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hosts import PORT, Network, why_not
+from hosts import Network, NodesOfThisMachine, why_not
 
 from results.collect import load_tables
 from results.schema import wall_clock_columns
@@ -61,19 +61,32 @@ def comparable(runs):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
-def test_a_host_is_cut_off_and_another_killed_and_the_sweep_ends_whole(write_sweep, tmp_path):
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        pytest.param(Network, marks=pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)),
+        pytest.param(
+            NodesOfThisMachine,
+            marks=pytest.mark.skipif(
+                not WHY_NOT, reason="this machine makes network namespaces, which run instead"
+            ),
+        ),
+    ],
+)
+def test_a_host_is_cut_off_and_another_killed_and_the_sweep_ends_whole(
+    cluster, write_sweep, tmp_path
+):
     sweep = write_sweep("[none]", "[0, 1, 2]")
     text = sweep.read_text().replace("threads: 1, cpus: 2,", "threads: 1, lease_s: 6,")
     sweep.write_text(text.replace(SHORT, LONG))
     calm, hard = tmp_path / "calm", tmp_path / "hard"
     subprocess.run(command(sweep, calm, "--inline"), env=ENVIRONMENT, check=True, timeout=600)
-    with Network(3, environment=ENVIRONMENT) as hosts:
+    with cluster(3, environment=ENVIRONMENT) as hosts:
         head, cut, killed = hosts
         for host in hosts:
             host.start_ray(head)
         driver = subprocess.Popen(
-            head.words(*command(sweep, hard, "--address", f"{head.address}:{PORT}")),
+            head.words(*command(sweep, hard, "--address", head.address)),
             env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         wait(lambda: len(epochs_under_way(hard)) == 3, "three searches at a time")

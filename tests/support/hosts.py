@@ -1,7 +1,7 @@
 """Hosts of a small cluster on one machine: network namespaces with addresses of their own.
 
 Each also has processes and a Ray folder of its own, so that nothing but the network and the shared
-disk connects them.
+disk connects them. Where a machine makes no namespaces, Ray's nodes of one machine stand in.
 """
 
 import os
@@ -39,7 +39,8 @@ class Host:
     """One host: its address, and Ray started on it."""
 
     def __init__(self, number, *, environment):
-        self.address = f"{NETWORK}.{number + 1}"
+        self.ip = f"{NETWORK}.{number + 1}"
+        self.address = f"{self.ip}:{PORT}"
         self.name, self._link = f"{BRIDGE}{number}", f"iacv{number}"
         run("ip", "netns", "add", self.name)
         run("ip", "link", "add", self._link, "type", "veth", "peer", "name", "eth0",
@@ -47,7 +48,7 @@ class Host:
         run("ip", "link", "set", self._link, "master", BRIDGE, "up")
         for words in (
             ("link", "set", "lo", "up"), ("link", "set", "eth0", "up"),
-            ("addr", "add", f"{self.address}/24", "dev", "eth0"),
+            ("addr", "add", f"{self.ip}/24", "dev", "eth0"),
         ):  # fmt: skip
             run("ip", "-n", self.name, *words)
         self.environment = environment
@@ -76,14 +77,18 @@ class Host:
         """Start Ray's processes, as the head or as one of its workers."""
         where = ("--head", f"--port={PORT}", "--include-dashboard=false")
         if head is not self:
-            where = (f"--address={head.address}:{PORT}",)
+            where = (f"--address={head.address}",)
         run(
             *self.words(
-                RAY, "start", *where, "--num-cpus=1", f"--node-ip-address={self.address}",
+                RAY, "start", *where, "--num-cpus=1", f"--node-ip-address={self.ip}",
                 "--disable-usage-stats",
             ),
             env=self.environment,
         )  # fmt: skip
+
+    def mask(self, folder):
+        """Hide a folder of the shared disk from this host: an empty one is in its place."""
+        run(*self.words("mount", "-t", "tmpfs", "tmpfs", folder))
 
     def cut_off(self):
         """Take the host off the network; its processes go on."""
@@ -119,6 +124,60 @@ class Network:
         for host in self.hosts:
             host.remove()
         subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
+
+
+class NodeOfThisMachine:
+    """A Ray node that stands in for a host: it can fall silent and die."""
+
+    def __init__(self, node, address):
+        self.address, self._node = address, node
+
+    def words(self, *command):
+        """Words that run a command beside the node."""
+        return list(map(str, command))
+
+    def start_ray(self, head):
+        """Nothing to do: it runs since it was made."""
+
+    def cut_off(self):
+        """Stop all of its processes; they are heard no more."""
+        for process in self._processes():
+            process.suspend()
+
+    def kill(self):
+        """End all of its processes at once."""
+        for process in self._processes():
+            process.kill()
+
+    def _processes(self):
+        raylet = psutil.Process(self._node.all_processes["raylet"][0].process.pid)
+        return [raylet, *raylet.children(recursive=True)]
+
+
+class NodesOfThisMachine:
+    """Ray nodes with one CPU each instead of hosts; a context manager."""
+
+    def __init__(self, n_hosts, *, environment):
+        self._n_hosts, self._environment = n_hosts, environment
+
+    def __enter__(self):
+        from ray.cluster_utils import Cluster
+
+        kept = dict(os.environ)
+        os.environ.update(self._environment)
+        try:
+            self._cluster = Cluster()
+            nodes = [self._cluster.add_node(num_cpus=1) for _ in range(self._n_hosts)]
+        finally:
+            os.environ.clear()
+            os.environ.update(kept)
+        return [NodeOfThisMachine(node, self._cluster.address) for node in nodes]
+
+    def __exit__(self, *error):
+        for process in psutil.Process().children(recursive=True):
+            if process.status() == psutil.STATUS_STOPPED:
+                process.kill()
+        self._cluster.shutdown()
 
 
 def run(*words, env=None):
