@@ -162,6 +162,8 @@ class _SweepRun:
         self.paused: dict[tuple[str, str], tuple[StageTask, float]] = {}
         self.tries: Counter[tuple[str, str]] = Counter()
         self.whole_since: dict[tuple[str, str], float] = {}
+        self.watches: dict[tuple[str, str], LeaseWatch] = {}
+        self.given_up: Counter[tuple[str, str]] = Counter()
         self.looked = time.monotonic()
 
     def advance(self, job: Job) -> None:
@@ -184,6 +186,7 @@ class _SweepRun:
     def take(self, task: StageTask, end: StageEnd) -> None:
         """Note how a stage ended and let its jobs go on."""
         place = (task.kind, task.key)
+        self.watches.pop(place, None)
         if end.ending == "held":
             folder = self.room.store.lease_folder(task.kind, task.key)
             self.elsewhere[place] = task, LeaseWatch(folder, self.room.resources.lease_s)
@@ -227,7 +230,10 @@ class _SweepRun:
                 self._submit(task, dead_number)
 
     def look_at_running(self) -> None:
-        """Take stages that are whole although nothing is heard of their host."""
+        """Go on without a host that has gone silent; Ray takes minutes to give it up.
+
+        A stage that is whole is taken; one whose lease has run out is submitted again.
+        """
         now = time.monotonic()
         if now - self.looked < _SECONDS_BETWEEN_LOOKS:
             return
@@ -236,10 +242,23 @@ class _SweepRun:
             place = (task.kind, task.key)
             record = self.room.store.record(task.kind, task.key)
             if record is None:
+                self._look_for_silence(task)
                 continue
             if now - self.whole_since.setdefault(place, now) >= _SECONDS_TO_SAY_SO:
                 self.executor.forget(task)
                 self.take(task, StageEnd(ending="done", record=record, was_computed=False))
+
+    def _look_for_silence(self, task: StageTask) -> None:
+        place = (task.kind, task.key)
+        if place not in self.watches:
+            folder = self.room.store.lease_folder(task.kind, task.key)
+            self.watches[place] = LeaseWatch(folder, self.room.resources.lease_s)
+        number = self.watches[place].silent_number()
+        if number is None or number <= self.given_up[place] or self.room.stop_file.exists():
+            return
+        self.given_up[place] = number
+        self.executor.forget(task)
+        self._submit(task, number)
 
     def _may_try_again(self, place: tuple[str, str], failure: Failure) -> bool:
         self.tries[place] += 1

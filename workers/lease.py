@@ -186,8 +186,14 @@ class LeaseWatch:
     def dead_number(self) -> int | None:
         """Return the number of the newest lease if it is dead or over, else None."""
         found = holder(self._folder)
-        if found.is_known_dead:
-            return found.number
+        return found.number if found.is_known_dead else self._silent_number(found)
+
+    def silent_number(self) -> int | None:
+        """Return the number of the newest lease if it has run out and nobody knows why."""
+        found = holder(self._folder)
+        return None if found.is_known_dead else self._silent_number(found)
+
+    def _silent_number(self, found: Holder) -> int | None:
         now, state = self._clock(), (found.number, found.beat)
         if state != self._seen:
             self._seen, self._since = state, now
