@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -147,13 +148,16 @@ def run(
     job: Annotated[
         list[str] | None, typer.Option(help="Only jobs whose id starts so (see `plan --jobs`).")
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also try stages that failed too often before.")
+    ] = False,
 ) -> None:
     """Run what is missing of a sweep, then write tables and report. Run it again to resume."""
     session = open_sweep(sweep, _overrides(data), runs, needs_data=True).only(job or [])
     session.run_dir.mkdir(parents=True, exist_ok=True)
     session.stop_file.unlink(missing_ok=True)
     try:
-        progress = _run(session, address=address, inline=inline, reports=not job)
+        progress = _run(session, address=address, inline=inline, again=again, reports=not job)
         was_stopped = session.stop_file.exists()
     finally:
         session.stop_file.unlink(missing_ok=True)
@@ -186,13 +190,19 @@ def status(sweep: SweepPath, data: DataOption = None, runs: RunsOption = _RUNS) 
             table.add_row(task.kind, stage_label(task), outcome, *progress_cells(reported))
     if table.row_count:
         out.print(table)
-    for group in failure_groups(found, session.store):
+    after = session.spec.resources.quarantine_after
+    for group in failure_groups(found, session.store, quarantine_after=after):
+        kind = f"quarantined, {group.kind}" if group.is_quarantined else group.kind
         out.print(
-            Text(f"{group.kind}  {group.n} × {group.stage}: {group.error}"),
+            Text(f"{kind}  {group.n} × {group.stage}: {group.error}"),
             style="red",
             soft_wrap=True,
         )
-        words = ["orchestrator run", str(sweep), "--inline", "--job", group.job_id]
+        words = ["orchestrator run", str(sweep)]
+        # A lost worker or a kill for its hanging is not for this shell to reproduce.
+        words += [] if group.kind in ("lost", "timeout") else ["--inline"]
+        words += ["--again"] if group.is_quarantined else []
+        words += ["--job", group.job_id]
         words += [f"--data {entry}" for entry in data or []]
         words += [] if runs == _RUNS else [f"--runs {runs}"]
         out.print(Text(f"    again: {' '.join(words)}"), soft_wrap=True)
@@ -445,7 +455,9 @@ def phantom(
     out.print(Text(f"{verb} {patients} phantom patients in {folder}"), soft_wrap=True)
 
 
-def _run(session: Session, *, address: str | None, inline: bool, reports: bool) -> SweepProgress:
+def _run(
+    session: Session, *, address: str | None, inline: bool, again: bool, reports: bool
+) -> SweepProgress:
     """Run stages, keep MLflow up to date beside them, report at the end if all jobs were meant."""
     from orchestrator.reporting import open_tracking, report_if_stale
     from orchestrator.tracking import FinishedJob
@@ -459,7 +471,9 @@ def _run(session: Session, *, address: str | None, inline: bool, reports: bool) 
             finished = FinishedJob(job=end.state.job, tasks=end.state.tasks, failure=end.failure)
             tracking.put(finished)
 
-        progress = _execute(session, found, on_job_end, address=address, inline=inline)
+        progress = _execute(
+            session, found, on_job_end, address=address, inline=inline, again=again
+        )
         failed = [end for end in progress.ended.values() if end.failure is not None]
         stopped = len(progress.ended) < progress.n_jobs
         tracking.close("KILLED" if stopped else "FAILED" if failed else "FINISHED")
@@ -489,11 +503,12 @@ def _execute(
     *,
     address: str | None,
     inline: bool,
+    again: bool,
 ) -> SweepProgress:
     from orchestrator.executors import Executor, InlineExecutor
 
     resources = session.spec.resources
-    room = session.room()
+    room = session.room(tries_quarantined=again)
     with ExitStack() as stack:
         n_slots = float(resources.cpus or os.cpu_count() or 1)
         executor: Executor = InlineExecutor()
@@ -502,7 +517,7 @@ def _execute(
 
             on_ray = stack.enter_context(RayExecutor(n_cpus=resources.cpus, address=address))
             executor, n_slots = on_ray, on_ray.n_cpus()
-            room = session.room(has_gpus=on_ray.n_gpus() > 0)
+            room = replace(room, has_gpus=on_ray.n_gpus() > 0)
         view: View = LineView(out)
         if out.is_terminal:
             view = stack.enter_context(LiveView(out, found, session.store, n_slots))
@@ -568,7 +583,8 @@ def _overrides(data: list[str] | None) -> dict[str, str]:
 def _print_failures(progress: SweepProgress) -> None:
     for failure in progress.failures:
         text = (
-            f"failed  {failure.stage} [{failure.key}] after epoch {failure.epoch}: {failure.error}"
+            f"failed  {failure.stage} [{failure.key}] after epoch {failure.epoch}, "
+            f"{failure.kind}: {failure.error}"
         )
         err.print(Text(text), style="red", soft_wrap=True)
 
