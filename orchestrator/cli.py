@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -152,13 +152,18 @@ def run(
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="Run even if the nodes of the cluster differ.")
     ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also try stages that failed too often before.")
+    ] = False,
 ) -> None:
     """Run what is missing of a sweep, then write tables and report. Run it again to resume."""
     session = open_sweep(sweep, _overrides(data), runs, needs_data=True).only(job or [])
     session.run_dir.mkdir(parents=True, exist_ok=True)
     session.stop_file.unlink(missing_ok=True)
     try:
-        how = RunOptions(address=address, inline=inline, reports=not job, unchecked=unchecked)
+        how = RunOptions(
+            address=address, inline=inline, reports=not job, unchecked=unchecked, again=again
+        )
         progress = _run(session, how)
         was_stopped = session.stop_file.exists()
     finally:
@@ -192,13 +197,19 @@ def status(sweep: SweepPath, data: DataOption = None, runs: RunsOption = _RUNS) 
             table.add_row(task.kind, stage_label(task), outcome, *progress_cells(reported))
     if table.row_count:
         out.print(table)
-    for group in failure_groups(found, session.store):
+    after = session.spec.resources.quarantine_after
+    for group in failure_groups(found, session.store, quarantine_after=after):
+        kind = f"quarantined, {group.kind}" if group.is_quarantined else group.kind
         out.print(
-            Text(f"{group.kind}  {group.n} × {group.stage}: {group.error}"),
+            Text(f"{kind}  {group.n} × {group.stage}: {group.error}"),
             style="red",
             soft_wrap=True,
         )
-        words = ["orchestrator run", str(sweep), "--inline", "--job", group.job_id]
+        words = ["orchestrator run", str(sweep)]
+        # A lost worker or a kill for its hanging is not for this shell to reproduce.
+        words += [] if group.kind in ("lost", "timeout") else ["--inline"]
+        words += ["--again"] if group.is_quarantined else []
+        words += ["--job", group.job_id]
         words += [f"--data {entry}" for entry in data or []]
         words += [] if runs == _RUNS else [f"--runs {runs}"]
         out.print(Text(f"    again: {' '.join(words)}"), soft_wrap=True)
@@ -483,12 +494,14 @@ class RunOptions:
         inline: Run stages in this process.
         reports: Write the report at the end.
         unchecked: Do not compare the nodes of a cluster first.
+        again: Also try quarantined stages.
     """
 
     address: str | None
     inline: bool
     reports: bool
     unchecked: bool
+    again: bool
 
 
 def _run(session: Session, how: RunOptions) -> SweepProgress:
@@ -537,7 +550,7 @@ def _execute(
     from orchestrator.executors import Executor, InlineExecutor
 
     resources = session.spec.resources
-    room = session.room()
+    room = session.room(tries_quarantined=how.again)
     with ExitStack() as stack:
         n_slots = float(resources.cpus or os.cpu_count() or 1)
         executor: Executor = InlineExecutor()
@@ -546,7 +559,7 @@ def _execute(
 
             on_ray = stack.enter_context(RayExecutor(n_cpus=resources.cpus, address=how.address))
             executor, n_slots = on_ray, on_ray.n_cpus()
-            room = session.room(has_gpus=on_ray.n_gpus() > 0)
+            room = replace(room, has_gpus=on_ray.n_gpus() > 0)
             if on_ray.n_nodes() > 1 and not how.unchecked:
                 _refuse_unlike_nodes(session)
         view: View = LineView(out)
@@ -631,7 +644,8 @@ def _overrides(data: list[str] | None) -> dict[str, str]:
 def _print_failures(progress: SweepProgress) -> None:
     for failure in progress.failures:
         text = (
-            f"failed  {failure.stage} [{failure.key}] after epoch {failure.epoch}: {failure.error}"
+            f"failed  {failure.stage} [{failure.key}] after epoch {failure.epoch}, "
+            f"{failure.kind}: {failure.error}"
         )
         err.print(Text(text), style="red", soft_wrap=True)
 

@@ -27,6 +27,10 @@ class Executor(Protocol):
         """Wait no more for a stage that another process has finished."""
         ...
 
+    def kill(self, task: StageTask) -> None:
+        """End the process that computes a stage; its end is then reported as ``lost``."""
+        ...
+
 
 class InlineExecutor:
     """Runs each stage in this process, one after the other: for tests and breakpoints."""
@@ -54,3 +58,6 @@ class InlineExecutor:
     def forget(self, task: StageTask) -> None:
         """Leave a stage out of the queue."""
         self._waiting = [entry for entry in self._waiting if entry[0] is not task]
+
+    def kill(self, task: StageTask) -> None:
+        """Do nothing: the stage would be this very process."""

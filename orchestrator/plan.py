@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -10,11 +11,14 @@ from iac_core.backbones import build_backbone
 from iac_core.backbones.external import ExternalSettings
 from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.training.kept_features import feature_bytes
+from workers.failures import vain_attempts
 from workers.job import Job
+from workers.run_stage import Failure
 from workers.stage_store import StageRecord, StageStore
 from workers.tasks import STAGE_VERSIONS, DataSource, StageTask, chain, stage_tasks
 
 STAGE_KINDS: tuple[str, ...] = tuple(STAGE_VERSIONS)
+_MOST_CAUSES = 3
 
 
 class KnownRecords:
@@ -191,6 +195,7 @@ class FailureGroup:
         error: First line of the message.
         n: How many stages.
         job_id: The first job that waits for one of them.
+        is_quarantined: Whether `run` does not try them any more unless told to.
     """
 
     kind: str
@@ -198,26 +203,75 @@ class FailureGroup:
     error: str
     n: int
     job_id: str
+    is_quarantined: bool = False
 
 
-def failure_groups(plan: Plan, store: StageStore) -> tuple[FailureGroup, ...]:
-    """Return the failures that a plan's jobs ended with, the most frequent first."""
+def quarantine(task: StageTask, store: StageStore, after: int) -> Failure | None:
+    """Return why a stage is not tried any more: too many attempts in a row were in vain.
+
+    Args:
+        task: The stage.
+        store: Where its attempts lie.
+        after: Attempts in vain (`workers.failures.vain_attempts`) that are too many.
+    """
+    attempts = store.ended_attempts(task.kind, task.key)
+    vain = vain_attempts(attempts)
+    if len(vain) < after:
+        return None
+    causes = Counter(_cause(attempt) for attempt in vain)
+    said = ", ".join(f"{n} × {cause}" for cause, n in causes.most_common(_MOST_CAUSES))
+    return Failure(
+        stage=task.kind,
+        key=task.key,
+        epoch=max(attempt["epoch"] for attempt in attempts),
+        error=f"{task.kind} must get further within resources.quarantine_after = {after} "
+        f"attempts, got {len(vain)} in a row in vain ({said}); mend the cause, then `run --again` "
+        "tries it again, with --job ID this job alone",
+        trace=str(vain[-1].get("trace", "")),
+        kind="quarantined",
+    )
+
+
+def _cause(attempt: Mapping[str, Any]) -> str:
+    """Kind and first line of how an attempt ended."""
+    kind = str(attempt.get("kind", "lost" if attempt["outcome"] == "lost" else "code"))
+    lines = str(attempt.get("error", "")).splitlines()
+    return f"{kind}: {lines[0]}" if lines else kind
+
+
+def failure_groups(
+    plan: Plan, store: StageStore, *, quarantine_after: int
+) -> tuple[FailureGroup, ...]:
+    """Return the failures that a plan's jobs ended with, the most frequent first.
+
+    Args:
+        plan: The plan.
+        store: Where attempts lie.
+        quarantine_after: Of the sweep's resources.
+    """
     seen: set[tuple[str, str]] = set()
-    groups: dict[tuple[str, str, str], list[str]] = {}
+    groups: dict[tuple[str, str, str, bool], list[str]] = {}
     for state in plan.states:
         task = state.next_task
         if task is None or (task.kind, task.key) in seen:
             continue
         seen.add((task.kind, task.key))
-        attempts = store.attempts(task.kind, task.key)
-        if attempts and attempts[-1]["outcome"] == "failed":
-            last = attempts[-1]
-            error = (str(last.get("error", "")).splitlines() or [""])[0]
-            place = (str(last.get("kind", "code")), task.kind, error)
+        attempts = store.ended_attempts(task.kind, task.key)
+        if attempts and attempts[-1]["outcome"] in ("failed", "lost"):
+            kind, _, error = _cause(attempts[-1]).partition(": ")
+            is_quarantined = len(vain_attempts(attempts)) >= quarantine_after
+            place = (kind, task.kind, error, is_quarantined)
             groups.setdefault(place, []).append(state.job.job_id)
     found = [
-        FailureGroup(kind=kind, stage=stage, error=error, n=len(jobs), job_id=jobs[0])
-        for (kind, stage, error), jobs in groups.items()
+        FailureGroup(
+            kind=kind,
+            stage=stage,
+            error=error,
+            n=len(jobs),
+            job_id=jobs[0],
+            is_quarantined=is_quarantined,
+        )
+        for (kind, stage, error, is_quarantined), jobs in groups.items()
     ]
     return tuple(sorted(found, key=lambda group: -group.n))
 

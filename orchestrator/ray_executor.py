@@ -1,11 +1,13 @@
 """Stages as Ray tasks, on a cluster that this command starts or on a running one.
 
-Ray places the tasks and restarts those whose worker or node died;
-which stages exist and which are done is the stage store's business, so nothing of Ray's state has
-to survive.
+Ray places the tasks; which stages exist and which are done is the stage store's business, so
+nothing of Ray's state has to survive. Ray restarts nothing, since it would try what ran out of
+memory for ever and with the same needs: every death comes to `orchestrator.run_sweep`, which
+decides.
 """
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from types import TracebackType
@@ -15,10 +17,9 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
 from orchestrator.resources import StageResources
+from workers.preemption import Preemption
 from workers.run_stage import Failure, StageEnd, StageOrder, run_stage
 from workers.tasks import StageTask
-
-_RESTARTS_AFTER_A_LOST_WORKER = 3
 
 
 class RayExecutor:
@@ -60,20 +61,23 @@ class RayExecutor:
 
     def submit(self, task: StageTask, order: StageOrder, resources: StageResources) -> None:
         """Hand a stage to Ray, with the small records of the stages that it builds on."""
-        cpus = self._cpus_of_largest_node() if order.is_exclusive else resources.cpus
-        if order.is_exclusive and resources.gpus:
-            cpus = resources.cpus
+        gpus, cpus, memory_gib = resources.gpus or 0, resources.cpus, resources.memory_gib
+        if order.is_alone or (order.is_exclusive and not gpus):
+            largest = _largest_node(gpus)
+            cpus = largest.get("CPU", cpus)
+            if memory_gib is not None:
+                memory_gib = min(memory_gib, largest.get("memory", math.inf) / 2**30)
         parents = [
             self._ended_refs[key] for key in task.parents.values() if key in self._ended_refs
         ]
         options: dict[str, Any] = {
             "num_cpus": cpus,
-            "num_gpus": resources.gpus or 0,
-            "max_retries": _RESTARTS_AFTER_A_LOST_WORKER,
+            "num_gpus": gpus,
+            "max_retries": 0,
             "name": f"{task.kind} {task.key}",
         }
-        if resources.memory_gib is not None:
-            options["memory"] = int(resources.memory_gib * 2**30)
+        if memory_gib is not None:
+            options["memory"] = int(memory_gib * 2**30)
         reference = self._remote.options(**options).remote(task, order, *parents)
         self._tasks[reference] = task
 
@@ -91,6 +95,12 @@ class RayExecutor:
     def forget(self, task: StageTask) -> None:
         """Wait no more for a stage; Ray takes minutes to give up a host that has gone silent."""
         self._tasks = {ref: waiting for ref, waiting in self._tasks.items() if waiting is not task}
+
+    def kill(self, task: StageTask) -> None:
+        """End the process that computes a stage, even one that hangs."""
+        for reference, waiting in self._tasks.items():
+            if waiting is task:
+                ray.cancel(reference, force=True)
 
     def n_nodes(self) -> int:
         """Return the nodes of the cluster."""
@@ -113,7 +123,7 @@ class RayExecutor:
                 stage=task.kind,
                 key=task.key,
                 epoch=0,
-                error=f"{type(error).__name__}: the worker was lost",
+                error=f"{type(error).__name__}: {_first_line(error)}",
                 trace=str(error),
                 kind="host_memory" if isinstance(error, OutOfMemoryError) else "lost",
             )
@@ -122,11 +132,23 @@ class RayExecutor:
             self._ended_refs[task.key] = reference
         return task, end
 
-    def _cpus_of_largest_node(self) -> float:
-        cpus = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-        return float(max(cpus))
+
+def _largest_node(gpus: float) -> dict[str, float]:
+    """Resources of the node with the most CPUs among those that have the GPUs; empty without."""
+    nodes: list[dict[str, float]] = [
+        node["Resources"]
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("GPU", 0.0) >= gpus
+    ]
+    return max(nodes, key=lambda node: node.get("CPU", 0.0), default={})
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), "it was lost")
 
 
 def _run_after(task: StageTask, order: StageOrder, *parents: StageEnd) -> StageEnd:
     """Run a stage; the parents' records only make Ray wait for them."""
-    return run_stage(task, order)
+    preemption = Preemption()
+    with preemption.heeding_sigterm():
+        return run_stage(task, order, preemption)

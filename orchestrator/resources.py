@@ -18,15 +18,18 @@ class StageResources:
         gpus: GPUs reserved, fractions allowed; None is one if the cluster has any and the stage
             can use it.
         memory_gib: Memory reserved; None reserves none.
+        timeout_min: Minutes that one attempt may take, fractions allowed; then it checkpoints and
+            fails as ``timeout``, and the next run goes on. None is no limit.
     """
 
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
     cpus: float = 1.0
     gpus: float | None = None
     memory_gib: float | None = None
+    timeout_min: float | None = None
 
     def __post_init__(self) -> None:
-        require_positive(cpus=self.cpus, memory_gib=self.memory_gib)
+        require_positive(cpus=self.cpus, memory_gib=self.memory_gib, timeout_min=self.timeout_min)
         require_at_least(0, gpus=self.gpus)
 
 
@@ -42,6 +45,8 @@ class ResourceSettings:
             sign of life, if it is not known to be gone; then another takes the stage over.
         exclusive_search: Whether a search gets its device to itself: a whole GPU, or on a machine
             without one all of the CPUs. Seconds are compared only then.
+        quarantine_after: A stage is not tried again once so many attempts in a row, over all runs,
+            have failed or died without getting further than those before.
         prepare: Needs of a preparation.
         pretrain: Needs of a pre-training.
         search: Needs of a search.
@@ -54,6 +59,7 @@ class ResourceSettings:
     threads: int | None = None
     lease_s: float = TIME_TO_LIVE_S
     exclusive_search: bool = True
+    quarantine_after: int = 5
     prepare: StageResources = field(default_factory=lambda: StageResources(gpus=0.0))
     pretrain: StageResources = field(default_factory=StageResources)
     search: StageResources = field(default_factory=StageResources)
@@ -61,7 +67,13 @@ class ResourceSettings:
     evaluate: StageResources = field(default_factory=StageResources)
 
     def __post_init__(self) -> None:
-        require_at_least(1, cpus=self.cpus, threads=self.threads, lease_s=self.lease_s)
+        require_at_least(
+            1,
+            cpus=self.cpus,
+            threads=self.threads,
+            lease_s=self.lease_s,
+            quarantine_after=self.quarantine_after,
+        )
 
     def for_kind(self, kind: str, *, has_gpus: bool) -> StageResources:
         """Return the needs of a kind of stage with the GPUs filled in."""

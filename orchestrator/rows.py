@@ -103,7 +103,10 @@ def _job_row(
         "retrain_s": retrain.get("seconds"),
         "best_retrain_epoch": retrain.get("best_epoch"),
         "evaluate_s": _last_seconds(records.get("evaluate")),
+        "n_micro_batches": max(map(_n_micro_batches, records.values()), default=None),
     }
+    if "search" in records:
+        row["search_n_micro_batches"] = _n_micro_batches(records["search"])
     timed = records.get("search") or records.get("evaluate") or records.get("pretrain")
     if timed is not None:
         row |= {
@@ -207,6 +210,7 @@ def _stage_rows(
                     "job_id": job_id,
                     "attempt": number,
                     "seconds": end - attempt["start"] if end else None,
+                    "n_micro_batches": attempt.get("n_micro_batches", 1),
                     **{
                         name: attempt[name]
                         for name in (
@@ -227,6 +231,11 @@ def _stage_rows(
 def _key(records: Mapping[str, StageRecord], kind: str) -> str:
     record = records.get(kind)
     return record.key if record else ""
+
+
+def _n_micro_batches(record: StageRecord) -> int:
+    """Parts that a stage's batches were cut into; stages of older versions were not."""
+    return int(record.provenance.get("n_micro_batches", 1))
 
 
 def _last_seconds(record: StageRecord | None) -> float | None:

@@ -1,24 +1,31 @@
 """The loop of a sweep: submit what is missing, share what is common, collect what has ended."""
 
 import time
-from collections import Counter
+import uuid
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.executors import Executor
-from orchestrator.plan import JobState, KnownRecords, job_state
-from orchestrator.resources import ResourceSettings
+from orchestrator.plan import JobState, KnownRecords, job_state, quarantine
+from orchestrator.resources import ResourceSettings, StageResources
 from workers.failures import PAUSE_S, TRIES
 from workers.job import Job
 from workers.lease import LeaseWatch
-from workers.run_stage import Failure, StageEnd, StageOrder
+from workers.run_stage import Failure, StageEnd, StageOrder, timeout_failure
 from workers.stage_store import StageStore
 from workers.tasks import DataSource, StageTask
 
 _POLL_S = 0.5
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_TO_SAY_SO = 15.0
+PREEMPTION_PAUSE_S = 10.0
+"""Before a preempted stage is submitted again, since its host may still take work; each time in a
+row it is twice as long, five minutes at most."""
+_LONGEST_PREEMPTION_PAUSE_S = 300.0
+HANG_GRACE_S = 300.0
+"""A stage is killed if it has not ended so long after its timeout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +84,7 @@ class SweepRoom:
         sources: Dataset → its folder.
         resources: What each kind of stage needs.
         has_gpus: Whether stages run on GPUs unless the sweep says otherwise.
+        tries_quarantined: Whether stages are tried however often they failed before.
     """
 
     store: StageStore
@@ -84,15 +92,32 @@ class SweepRoom:
     sources: Mapping[str, DataSource]
     resources: ResourceSettings
     has_gpus: bool = False
+    tries_quarantined: bool = False
 
-    def order(self, kind: str, dead_number: int = 0) -> StageOrder:
+    def needs(self, kind: str, *, is_alone: bool = False) -> StageResources:
+        """Return what a kind of stage needs; twice the memory if it gets a machine to itself."""
+        needs = self.resources.for_kind(kind, has_gpus=self.has_gpus)
+        if not is_alone or needs.memory_gib is None:
+            return needs
+        return replace(needs, memory_gib=2 * needs.memory_gib)
+
+    def order(
+        self,
+        kind: str,
+        dead_number: int = 0,
+        *,
+        n_micro_batches: int = 1,
+        is_alone: bool = False,
+    ) -> StageOrder:
         """Return how a kind of stage is to be computed.
 
         Args:
             kind: Kind of stage.
             dead_number: Of a lease that has run out.
+            n_micro_batches: Parts that each batch is cut into.
+            is_alone: Whether no other stage may run on the machine.
         """
-        needs = self.resources.for_kind(kind, has_gpus=self.has_gpus)
+        needs = self.needs(kind)
         return StageOrder(
             store_root=str(self.store.root),
             stop_file=str(self.stop_file),
@@ -101,7 +126,30 @@ class SweepRoom:
             is_exclusive=kind == "search" and self.resources.exclusive_search,
             time_to_live_s=self.resources.lease_s,
             dead_number=dead_number,
+            submission=uuid.uuid4().hex,
+            timeout_s=None if needs.timeout_min is None else 60 * needs.timeout_min,
+            n_micro_batches=n_micro_batches,
+            is_alone=is_alone,
         )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tries:
+    """What a run has learnt of a stage that ended early.
+
+    Attributes:
+        n: Tries in a row that got no further.
+        epoch: The furthest epoch reported.
+        n_preemptions: Times in a row that its host went away.
+        n_micro_batches: Parts that its batches are to be cut into.
+        is_alone: Whether it is to have a machine to itself.
+    """
+
+    n: int = 0
+    epoch: int = 0
+    n_preemptions: int = 0
+    n_micro_batches: int = 1
+    is_alone: bool = False
 
 
 def run_sweep(
@@ -160,7 +208,10 @@ class _SweepRun:
         self.failed: dict[tuple[str, str], Failure] = {}
         self.elsewhere: dict[tuple[str, str], tuple[StageTask, LeaseWatch]] = {}
         self.paused: dict[tuple[str, str], tuple[StageTask, float]] = {}
-        self.tries: Counter[tuple[str, str]] = Counter()
+        self.tries: dict[tuple[str, str], _Tries] = defaultdict(_Tries)
+        self.orders: dict[tuple[str, str], StageOrder] = {}
+        self.begun: dict[tuple[str, str], float] = {}
+        self.killed: set[tuple[str, str]] = set()
         self.whole_since: dict[tuple[str, str], float] = {}
         self.watches: dict[tuple[str, str], LeaseWatch] = {}
         self.given_up: Counter[tuple[str, str]] = Counter()
@@ -179,6 +230,10 @@ class _SweepRun:
             self._end(JobEnd(state=state, failure=self.failed[place]))
         elif place in self.waiting:
             self.waiting[place].append(job)
+        elif (quarantine := self._quarantine(task)) is not None:
+            self.failed[place] = quarantine
+            self.progress.failures.append(quarantine)
+            self._end(JobEnd(state=state, failure=quarantine))
         elif not self.room.stop_file.exists():
             self.waiting[place] = [job]
             self._submit(task)
@@ -187,6 +242,8 @@ class _SweepRun:
         """Note how a stage ended and let its jobs go on."""
         place = (task.kind, task.key)
         self.watches.pop(place, None)
+        if end.failure is not None and end.pid == 0:
+            end = replace(end, failure=self._inquest(task, end.failure))
         if end.ending == "held":
             folder = self.room.store.lease_folder(task.kind, task.key)
             self.elsewhere[place] = task, LeaseWatch(folder, self.room.resources.lease_s)
@@ -197,8 +254,7 @@ class _SweepRun:
             if end.was_computed:
                 last = end.record.attempts[-1]
                 self.progress.executed[place] = last["end"] - last["start"]
-        elif end.failure is not None and self._may_try_again(place, end.failure):
-            pause_s = PAUSE_S.get(end.failure.kind, 0.0) * 2 ** (self.tries[place] - 1)
+        elif (pause_s := self._pause_s(place, end)) is not None:
             self.paused[place] = task, time.monotonic() + pause_s
             self.view.ended(task, end)
             return
@@ -207,7 +263,7 @@ class _SweepRun:
             self.progress.failures.append(end.failure)
         self.view.ended(task, end)
         for job in self.waiting.pop(place, []):
-            if end.ending != "stopped":
+            if end.ending not in ("stopped", "preempted"):
                 self.advance(job)
 
     def look_elsewhere(self) -> None:
@@ -230,9 +286,10 @@ class _SweepRun:
                 self._submit(task, dead_number)
 
     def look_at_running(self) -> None:
-        """Go on without a host that has gone silent; Ray takes minutes to give it up.
+        """Go on without a host that has gone silent (Ray takes minutes to give it up).
 
-        A stage that is whole is taken; one whose lease has run out is submitted again.
+        A stage that is whole is taken, one whose lease has run out submitted again; what hangs is
+        killed.
         """
         now = time.monotonic()
         if now - self.looked < _SECONDS_BETWEEN_LOOKS:
@@ -243,6 +300,7 @@ class _SweepRun:
             record = self.room.store.record(task.kind, task.key)
             if record is None:
                 self._look_for_silence(task)
+                self._kill_if_it_hangs(task, now)
                 continue
             if now - self.whole_since.setdefault(place, now) >= _SECONDS_TO_SAY_SO:
                 self.executor.forget(task)
@@ -260,14 +318,82 @@ class _SweepRun:
         self.executor.forget(task)
         self._submit(task, number)
 
-    def _may_try_again(self, place: tuple[str, str], failure: Failure) -> bool:
-        self.tries[place] += 1
-        is_stopping = self.room.stop_file.exists()
-        return self.tries[place] <= TRIES.get(failure.kind, 0) and not is_stopping
+    def _kill_if_it_hangs(self, task: StageTask, now: float) -> None:
+        place = (task.kind, task.key)
+        order = self.orders[place]
+        if order.timeout_s is None or place in self.killed:
+            return
+        if place not in self.begun:
+            if self.room.store.attempt_of(task.kind, task.key, order.submission) is not None:
+                self.begun[place] = now
+        elif now - self.begun[place] > order.timeout_s + HANG_GRACE_S:
+            self.killed.add(place)
+            self.executor.kill(task)
+
+    def _inquest(self, task: StageTask, failure: Failure) -> Failure:
+        """Add where and how far a stage was whose process died, and leave a note in its folder."""
+        place, store = (task.kind, task.key), self.room.store
+        order = self.orders[place]
+        attempt = store.attempt_of(task.kind, task.key, order.submission)
+        epoch = 0 if attempt is None else attempt["epoch"]
+        if place in self.killed:
+            assert order.timeout_s is not None
+            words = "it hung and was killed; the same command goes on from its last checkpoint"
+            failure = timeout_failure(task, order.timeout_s, epoch=epoch, words=words)
+        if attempt is None:
+            return failure
+        where = f" (process {attempt['pid']} on {attempt['host']})"
+        found = replace(
+            failure,
+            epoch=epoch,
+            error=failure.error + where,
+            n_micro_batches=attempt["n_micro_batches"],
+        )
+        store.note_death(
+            task.kind, task.key, attempt["attempt_id"], cause=found.kind, error=found.error
+        )
+        return found
+
+    def _pause_s(self, place: tuple[str, str], end: StageEnd) -> float | None:
+        """Return the seconds until a stage is to be tried again; None if it is not."""
+        if self.room.stop_file.exists():
+            return None
+        tries = self.tries[place]
+        if end.ending == "preempted":
+            tries.n_preemptions += 1
+            longer = PREEMPTION_PAUSE_S * 2.0 ** (tries.n_preemptions - 1)
+            return min(_LONGEST_PREEMPTION_PAUSE_S, longer)
+        failure = end.failure
+        if failure is None:
+            return None
+        tries.n = 1 if failure.epoch > tries.epoch else tries.n + 1
+        tries.epoch, tries.n_preemptions = max(tries.epoch, failure.epoch), 0
+        if tries.n > TRIES.get(failure.kind, 0):
+            return None
+        if failure.kind == "gpu_memory":
+            tries.n_micro_batches = 2 * failure.n_micro_batches
+        tries.is_alone = tries.is_alone or failure.kind == "host_memory"
+        return PAUSE_S.get(failure.kind, 0.0) * 2.0 ** (tries.n - 1)
+
+    def _quarantine(self, task: StageTask) -> Failure | None:
+        """Why a stage is not tried any more, if it is not."""
+        if self.room.tries_quarantined:
+            return None
+        return quarantine(task, self.room.store, self.room.resources.quarantine_after)
 
     def _submit(self, task: StageTask, dead_number: int = 0) -> None:
-        needs = self.room.resources.for_kind(task.kind, has_gpus=self.room.has_gpus)
-        self.executor.submit(task, self.room.order(task.kind, dead_number), needs)
+        place = (task.kind, task.key)
+        tries = self.tries[place]
+        self.begun.pop(place, None)
+        self.killed.discard(place)
+        self.orders[place] = self.room.order(
+            task.kind,
+            dead_number,
+            n_micro_batches=tries.n_micro_batches,
+            is_alone=tries.is_alone,
+        )
+        needs = self.room.needs(task.kind, is_alone=tries.is_alone)
+        self.executor.submit(task, self.orders[place], needs)
         self.view.submitted(task)
 
     def refresh(self) -> None:

@@ -76,11 +76,12 @@ class Session:
         """The sweep's experiment, by default its name."""
         return self.spec.tracking.experiment or self.spec.name
 
-    def room(self, *, has_gpus: bool = False) -> SweepRoom:
+    def room(self, *, has_gpus: bool = False, tries_quarantined: bool = False) -> SweepRoom:
         """Return where the sweep runs.
 
         Args:
             has_gpus: Whether stages run on GPUs unless the sweep says otherwise.
+            tries_quarantined: Whether stages are tried however often they failed before.
         """
         return SweepRoom(
             store=self.store,
@@ -88,6 +89,7 @@ class Session:
             sources=self.sources,
             resources=self.spec.resources,
             has_gpus=has_gpus,
+            tries_quarantined=tries_quarantined,
         )
 
     @property

@@ -113,6 +113,9 @@ def _refusal(a: pd.Series, b: pd.Series) -> str:
         if str(a[column]) != str(b[column]):
             return f"the {words} differs"
     for row in (a, b):
+        # Tables of older versions have none: nothing was cut then.
+        if pd.notna(row["search_n_micro_batches"]) and row["search_n_micro_batches"] > 1:
+            return "the batches of a search were cut for want of GPU memory"
         if not bool(row["search_exclusive"]):
             return "a search shared its device (resources.exclusive_search is off)"
         if pd.isna(row["search_other_load"]) or float(row["search_other_load"]) >= QUIET_LOAD:

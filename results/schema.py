@@ -7,7 +7,7 @@ import pandas as pd
 
 from results.errors import SchemaError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 CONFIG_PREFIX = "config_"
 
 ColumnType = Literal["string", "int64", "float64", "bool"]
@@ -94,6 +94,15 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("device", "string", "", "device model of the search, else of the evaluation"),
         Column("host", "string", "", "host of that stage", True),
         Column("n_threads", "int64", "", "torch threads of that stage"),
+        Column(
+            "n_micro_batches",
+            "int64",
+            "",
+            "most parts that a stage of the job cut its batches into, for want of GPU memory",
+        ),
+        Column(
+            "search_n_micro_batches", "int64", "", "parts that the search cut its batches into"
+        ),
         Column("torch_version", "string", "", "version of torch"),
         Column("versions", "string", "JSON", "versions of all packages that count"),
         Column("commit", "string", "", "commit of this project", True),
@@ -157,7 +166,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("device", "string", "", "kind of device"),
         Column("host", "string", "", "host", True),
         Column("pid", "int64", "", "process", True),
-        Column("outcome", "string", "", "done, failed, stopped or lost", True),
+        Column("outcome", "string", "", "done, failed, stopped, preempted or lost", True),
+        Column("n_micro_batches", "int64", "", "parts that batches were cut into", True),
     ),
 }
 """Table → columns. ``jobs`` has any number of ``config_*`` columns beside these."""

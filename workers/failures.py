@@ -1,30 +1,48 @@
 """What kinds of failure there are, and which of them another try can mend.
 
-==============  =================================================  =====================
-kind            what it is                                         tries after the first
-==============  =================================================  =====================
-``disk_full``   no space left where stages or temporary files lie  3, after a pause
-``host_memory`` the machine, or Ray on its behalf, was out of it   1
-``gpu_memory``  the GPU was out of it                              1
-``lost``        worker or node died again and again                1
-``not_finite``  a loss or divergence is no number                  0: the seed fixes it
-``data``        a file is wrong                                    0: the file must change
-``setting``     a setting does not fit                             0
-``code``        anything else                                      0
-==============  =================================================  =====================
+===============  =================================================  =============================
+kind             what it is                                         tries after the first
+===============  =================================================  =============================
+``disk_full``    no space left where stages or temporary files lie  3, after a pause
+``host_memory``  the machine, or Ray on its behalf, was out of it   1, with a machine to itself
+                                                                    and twice its ``memory_gib``
+``gpu_memory``   the GPU was out of it                              3, each with every batch cut
+                                                                    into twice as many parts
+``lost``         the worker or its node died                        3
+``timeout``      it took longer than its ``timeout_min``            0: the same command goes on
+``not_finite``   a loss or divergence is no number                  0: the seed fixes it
+``data``         a file is wrong                                    0: the file must change
+``setting``      a setting does not fit                             0
+``code``         anything else                                      0
+``quarantined``  earlier runs tried it too often                    0: ``run --again`` does
+===============  =================================================  =============================
+
+Tries are counted in a row: one that got further than all before it is the first of a new row. A
+stage that ends because its host is going away (`workers.preemption`) has not failed; it is
+submitted again as often as that happens.
 """
 
 import errno
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 
 from iac_core.errors import ConfigError, DataError, SearchError, ShapeError
 
 FailureKind = Literal[
-    "disk_full", "host_memory", "gpu_memory", "lost", "not_finite", "data", "setting", "code"
+    "disk_full",
+    "host_memory",
+    "gpu_memory",
+    "lost",
+    "timeout",
+    "not_finite",
+    "data",
+    "setting",
+    "code",
+    "quarantined",
 ]
-TRIES: dict[FailureKind, int] = {"disk_full": 3, "host_memory": 1, "gpu_memory": 1, "lost": 1}
+TRIES: dict[FailureKind, int] = {"disk_full": 3, "host_memory": 1, "gpu_memory": 3, "lost": 3}
 """Kind → how often a failed stage is tried again in one run; kinds that are missing never are."""
 PAUSE_S: dict[FailureKind, float] = {"disk_full": 5.0}
 """Kind → seconds before the first further try; each further one waits twice as long."""
@@ -57,3 +75,33 @@ def kind_of(error: BaseException) -> FailureKind:
     if isinstance(error, ConfigError):
         return "setting"
     return "code"
+
+
+def vain_attempts(attempts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the attempts since a stage last got further: those that failed or died in vain.
+
+    An attempt that reported an epoch beyond all attempts before it was not in vain, however it
+    ended: what dies with its machines again and again but advances comes to its end. Attempts that
+    were stopped or preempted do not count, nor does a full disk, which is no fault of the stage.
+
+    Args:
+        attempts: As `workers.stage_store.StageStore.attempts` returns them, oldest first, without
+            one that is running.
+
+    Examples:
+        >>> died = {"outcome": "lost", "epoch": 4}
+        >>> stopped = {"outcome": "stopped", "epoch": 4}
+        >>> len(vain_attempts([died, died, stopped, died]))
+        2
+        >>> vain_attempts([died, died, died | {"epoch": 5}])
+        []
+    """
+    found: list[Mapping[str, Any]] = []
+    furthest = 0
+    for attempt in attempts:
+        if attempt["epoch"] > furthest:
+            furthest = attempt["epoch"]
+            found = []
+        elif attempt["outcome"] in ("failed", "lost") and attempt.get("kind") != "disk_full":
+            found.append(attempt)
+    return found

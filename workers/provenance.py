@@ -64,14 +64,15 @@ def _processor() -> str:
     return f"{platform.processor() or platform.machine()} ({os.cpu_count()} logical CPUs)"
 
 
-def provenance(device: str, n_threads: int) -> dict[str, Any]:
-    """Return everything that a table says about where a stage ran."""
+def provenance(device: str, n_threads: int, *, n_micro_batches: int = 1) -> dict[str, Any]:
+    """Return everything that a table says about where and how a stage ran."""
     return {
         "commit": commit(),
         "versions": versions(),
         "host": socket.gethostname(),
         "device": device_name(device),
         "n_threads": n_threads,
+        "n_micro_batches": n_micro_batches,
     }
 
 

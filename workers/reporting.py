@@ -2,22 +2,39 @@
 
 import time
 from pathlib import Path
+from typing import Literal
 
+from workers.preemption import Preemption
 from workers.stage_store import Attempt
+
+StopCause = Literal["stopped", "preempted", "timeout"]
 
 
 class FileReporter:
-    """Writes progress into the attempt's folder; stops when a file appears or the lease is lost.
+    """Writes progress into the attempt's folder; says when to stop, and remembers why.
 
     Args:
         attempt: The attempt under way.
         stop_file: The driver creates it when the user asks to stop.
+        preemption: Warned when this host is going away.
+        timeout_s: The attempt may take so long; None is for ever.
+
+    Attributes:
+        last_epoch: Last epoch reported.
+        cause: Why the stage was asked to stop; None if it was not.
     """
 
-    def __init__(self, attempt: Attempt, stop_file: Path) -> None:
-        self._attempt = attempt
-        self._stop_file = stop_file
+    def __init__(
+        self,
+        attempt: Attempt,
+        stop_file: Path,
+        preemption: Preemption,
+        timeout_s: float | None = None,
+    ) -> None:
+        self._attempt, self._stop_file, self._preemption = attempt, stop_file, preemption
+        self._due = None if timeout_s is None else time.monotonic() + timeout_s
         self.last_epoch = 0
+        self.cause: StopCause | None = None
 
     def progress(self, *, epoch: int, n_epochs: int, **values: float) -> None:
         """Leave the latest epoch and numbers where the driver finds them."""
@@ -27,11 +44,17 @@ class FileReporter:
         )
 
     def should_stop(self) -> bool:
-        """Return whether the user asked to stop.
+        """Return whether the user asked to stop, the host is going away, or time is up.
 
         Raises:
             LeaseLostError: If another process has taken the stage over.
         """
         if self._attempt.lease.is_lost:
             self._attempt.lease.check()
-        return self._stop_file.exists()
+        if self._stop_file.exists():
+            self.cause = "stopped"
+        elif self._preemption.is_announced():
+            self.cause = "preempted"
+        elif self._due is not None and time.monotonic() > self._due:
+            self.cause = "timeout"
+        return self.cause is not None

@@ -1,5 +1,6 @@
 """The worker's only entry: compute one stage, whatever happens, and say how it ended."""
 
+import gc
 import os
 import traceback
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import torch
 from iac_core.errors import StopRequested
 from workers.failures import FailureKind, kind_of
 from workers.lease import TIME_TO_LIVE_S, Holder, LeaseLostError
+from workers.preemption import Preemption
 from workers.provenance import provenance
 from workers.reporting import FileReporter
 from workers.stage_store import Attempt, StageRecord, StageStore
@@ -20,7 +22,7 @@ from workers.stages import STAGES, StageRoom
 from workers.tasks import StageTask
 
 COMPLETIONS = "IAC_COMPLETIONS"
-Ending = Literal["done", "failed", "stopped", "held"]
+Ending = Literal["done", "failed", "stopped", "preempted", "held"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,12 @@ class StageOrder:
         is_exclusive: Whether the stage has its device to itself.
         time_to_live_s: Of the stage's lease.
         dead_number: A lease of the stage of this number or lower has run out, as the driver saw.
+        submission: Name of this order; the attempt that it leads to carries it.
+        timeout_s: The stage checkpoints and ends after so long; None is never.
+        n_micro_batches: Parts that each batch is cut into, at least (`TrainingRoom`); a stage that
+            was cut in an earlier attempt stays cut. Unlike all else here it can change a result,
+            in the ways told there; the record of the stage says it.
+        is_alone: Whether no other stage may run on the machine.
     """
 
     store_root: str
@@ -44,6 +52,10 @@ class StageOrder:
     is_exclusive: bool = False
     time_to_live_s: float = TIME_TO_LIVE_S
     dead_number: int = 0
+    submission: str = ""
+    timeout_s: float | None = None
+    n_micro_batches: int = 1
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +69,7 @@ class Failure:
         error: Exception and message, one line or more.
         trace: The traceback.
         kind: What kind of failure it is (`workers.failures`).
+        n_micro_batches: Parts that batches were cut into.
     """
 
     stage: str
@@ -65,6 +78,7 @@ class Failure:
     error: str
     trace: str
     kind: FailureKind = "code"
+    n_micro_batches: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +86,12 @@ class StageEnd:
     """How an execution ended.
 
     Attributes:
-        ending: ``done``, ``failed``, ``stopped``, or ``held``: another process computes it.
+        ending: ``done``, ``failed``, ``stopped`` by the user, ``preempted``: its host is going
+            away, or ``held``: another process computes it.
         record: The manifest, if done.
         failure: The cause, if failed.
         was_computed: False if the stage was whole before this execution looked.
-        pid: Process that ran it.
+        pid: Process that ran it; 0 if it died and others say how it ended.
     """
 
     ending: Ending
@@ -86,17 +101,34 @@ class StageEnd:
     pid: int = 0
 
 
-def run_stage(task: StageTask, order: StageOrder) -> StageEnd:
+def run_stage(
+    task: StageTask, order: StageOrder, preemption: Preemption | None = None
+) -> StageEnd:
     """Compute a stage unless it is whole already.
 
     An exception becomes a failed end; it never leaves this function. The attempt's folder keeps
     its checkpoint and the cause. A stage that another process computes, or took over from this
     one, is held.
+
+    Args:
+        task: The stage.
+        order: How to compute it.
+        preemption: Warned when this host is going away.
     """
+    end = _run_stage(task, order, preemption or Preemption())
+    if end.failure is not None:
+        gc.collect()  # frames of the failure, which held tensors
+        torch.cuda.empty_cache()
+    return end
+
+
+def _run_stage(task: StageTask, order: StageOrder, preemption: Preemption) -> StageEnd:
     store = StageStore(Path(order.store_root))
     found = store.record(task.kind, task.key)
     if found is not None:
         return StageEnd(ending="done", record=found, was_computed=False, pid=os.getpid())
+    if preemption.is_announced():
+        return StageEnd(ending="preempted", pid=os.getpid())
     torch.set_num_threads(order.n_threads)
     device = _device(order.device)
     try:
@@ -106,6 +138,8 @@ def run_stage(task: StageTask, order: StageOrder) -> StageEnd:
             device=device.type,
             time_to_live_s=order.time_to_live_s,
             dead_number=order.dead_number,
+            submission=order.submission,
+            n_micro_batches=order.n_micro_batches,
         )
     except OSError as error:
         return _failed(task, error, epoch=0)
@@ -115,26 +149,66 @@ def run_stage(task: StageTask, order: StageOrder) -> StageEnd:
     if found is not None:
         attempt.clear()
         return StageEnd(ending="done", record=found, was_computed=False, pid=os.getpid())
-    reporter = FileReporter(attempt, Path(order.stop_file))
+    reporter = FileReporter(attempt, Path(order.stop_file), preemption, order.timeout_s)
     try:
         return _compute(task, order, store, attempt, reporter, device)
     except StopRequested as stop:
-        attempt.give_up("stopped", reason=str(stop))
-        return StageEnd(ending="stopped", pid=os.getpid())
+        if reporter.cause == "timeout":
+            end = _timed_out(task, order, epoch=reporter.last_epoch)
+            return _given_up(attempt, end)
+        ending = reporter.cause or "stopped"
+        attempt.give_up(ending, reason=str(stop))
+        return StageEnd(ending=ending, pid=os.getpid())
     except Exception as error:  # noqa: BLE001 - the one place that turns any failure into a row
         try:
             attempt.lease.check()
         except LeaseLostError:
             attempt.lease.stop()
             return StageEnd(ending="held", pid=os.getpid())
-        end = _failed(task, error, epoch=reporter.last_epoch)
-        assert end.failure is not None
-        failure = end.failure
-        attempt.give_up("failed", error=failure.error, trace=failure.trace, kind=failure.kind)
-        return end
+        end = _failed(
+            task, error, epoch=reporter.last_epoch, n_micro_batches=attempt.n_micro_batches
+        )
+        return _given_up(attempt, end)
 
 
-def _failed(task: StageTask, error: Exception, *, epoch: int) -> StageEnd:
+def timeout_failure(task: StageTask, timeout_s: float, *, epoch: int, words: str) -> Failure:
+    """Return the failure of a stage that took too long.
+
+    Args:
+        task: The stage.
+        timeout_s: What it was given.
+        epoch: Epochs that had ended.
+        words: How it ended.
+    """
+    return Failure(
+        stage=task.kind,
+        key=task.key,
+        epoch=epoch,
+        error=f"{task.kind} must end within resources.{task.kind}.timeout_min = "
+        f"{timeout_s / 60:g}, got no end after epoch {epoch}; {words}",
+        trace="",
+        kind="timeout",
+    )
+
+
+def _timed_out(task: StageTask, order: StageOrder, *, epoch: int) -> StageEnd:
+    assert order.timeout_s is not None
+    words = "it has checkpointed, and the same command goes on from there"
+    failure = timeout_failure(task, order.timeout_s, epoch=epoch, words=words)
+    return StageEnd(ending="failed", failure=failure, pid=os.getpid())
+
+
+def _given_up(attempt: Attempt, end: StageEnd) -> StageEnd:
+    """The end of an attempt that failed, noted in its folder."""
+    failure = end.failure
+    assert failure is not None
+    attempt.give_up("failed", error=failure.error, trace=failure.trace, kind=failure.kind)
+    return end
+
+
+def _failed(
+    task: StageTask, error: Exception, *, epoch: int, n_micro_batches: int = 1
+) -> StageEnd:
     """The end of an execution whose exception is being handled."""
     failure = Failure(
         stage=task.kind,
@@ -143,6 +217,7 @@ def _failed(task: StageTask, error: Exception, *, epoch: int) -> StageEnd:
         error=f"{type(error).__name__}: {error}",
         trace=traceback.format_exc(),
         kind=kind_of(error),
+        n_micro_batches=n_micro_batches,
     )
     return StageEnd(ending="failed", failure=failure, pid=os.getpid())
 
@@ -162,6 +237,7 @@ def _compute(
         device=device,
         is_exclusive=order.is_exclusive,
         reporter=reporter,
+        n_micro_batches=attempt.n_micro_batches,
     )
     with _reproducible():
         outcome = STAGES[task.kind](room)
@@ -169,7 +245,9 @@ def _compute(
     record = attempt.finish(
         settings=dict(task.settings),
         outcome=outcome,
-        provenance=provenance(str(device), order.n_threads),
+        provenance=provenance(
+            str(device), order.n_threads, n_micro_batches=attempt.n_micro_batches
+        ),
     )
     return StageEnd(ending="done", record=record, pid=os.getpid())
 

@@ -9,13 +9,14 @@
         progress.json    last epoch reported
         checkpoint.pt    where the next attempt goes on
         checkpoint.parts/  finished parts of a stage, files that never change once they are there
-        outcome.json     why it ended without a result (failed, stopped)
+        outcome.json     why it ended without a result (failed, stopped, preempted, lost)
 
 An attempt holds the stage's lease and writes into its own folder only. It ends by writing the
 manifest there and renaming the folder into place; an attempt whose lease was taken over does not
 publish, and a rename never overwrites. A folder without a manifest never happened.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from iac_core.data.prepare import PARTS
-from workers.lease import TIME_TO_LIVE_S, Holder, Lease, LeaseLostError
+from workers.lease import TIME_TO_LIVE_S, Holder, Lease, LeaseLostError, holder
 
 CHECKPOINT = "checkpoint.pt"
 _MANIFEST = "manifest.json"
@@ -48,7 +49,8 @@ class StageRecord:
         outcome: Small facts for the tables: numbers, strings, lists of them.
         provenance: Host, device, versions, commit.
         attempts: Every execution, oldest first: ``attempt_id``, ``start``, ``end``, ``host``,
-            ``pid``, ``device``, ``outcome`` (``lost``, ``stopped``, ``failed`` or ``done``).
+            ``pid``, ``device``, ``n_micro_batches``, ``epoch`` (last reported), ``outcome``
+            (``lost``, ``stopped``, ``preempted``, ``failed`` or ``done``).
     """
 
     kind: str
@@ -96,6 +98,8 @@ class StageStore:
         device: str,
         time_to_live_s: float = TIME_TO_LIVE_S,
         dead_number: int = 0,
+        submission: str = "",
+        n_micro_batches: int = 1,
     ) -> "Attempt | Holder":
         """Open a new attempt, with the newest checkpoint of earlier attempts in its folder.
 
@@ -105,6 +109,9 @@ class StageStore:
             device: Kind of device it computes on.
             time_to_live_s: Of the lease.
             dead_number: As for `workers.lease.Lease.take`.
+            submission: Name of the order that the attempt fulfils.
+            n_micro_batches: Parts that its batches are to be cut into; at least as many as in
+                earlier attempts, whose checkpoint it goes on from.
 
         Returns:
             The attempt, or who else computes the stage now.
@@ -116,6 +123,7 @@ class StageStore:
         )
         if isinstance(lease, Holder):
             return lease
+        before = [row.get("n_micro_batches", 1) for row in self.attempts(kind, key)]
         earlier = self._attempt_folders(kind, key)
         identity = f"{time.time_ns():x}-{uuid.uuid4().hex[:8]}"
         folder = self._attempts(kind, key) / identity
@@ -126,6 +134,8 @@ class StageStore:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "device": device,
+            "submission": submission,
+            "n_micro_batches": max([n_micro_batches, *before]),
         }
         write_json(folder / _ATTEMPT, description)
         checkpoints = [path / CHECKPOINT for path in earlier if (path / CHECKPOINT).exists()]
@@ -163,8 +173,37 @@ class StageStore:
             description = _read_json(folder / _ATTEMPT)
             if description is not None:
                 ended = _read_json(folder / _OUTCOME) or {"outcome": "lost", "end": None}
-                found.append({**description, **ended})
+                epoch = (_read_json(folder / _PROGRESS) or {}).get("epoch", 0)
+                found.append({**description, "epoch": epoch, **ended})
         return found
+
+    def ended_attempts(self, kind: str, key: str) -> list[dict[str, Any]]:
+        """Return the attempts without the last one if that may still be running."""
+        found = self.attempts(kind, key)
+        is_open = bool(found) and found[-1]["outcome"] == "lost" and "kind" not in found[-1]
+        if is_open and not holder(self.lease_folder(kind, key)).is_known_dead:
+            found.pop()
+        return found
+
+    def attempt_of(self, kind: str, key: str, submission: str) -> dict[str, Any] | None:
+        """Return the attempt that fulfils an order, or None if none was begun."""
+        rows = self.attempts(kind, key)
+        return next((row for row in rows if row.get("submission") == submission), None)
+
+    def note_death(self, kind: str, key: str, attempt_id: str, *, cause: str, error: str) -> None:
+        """Say how an attempt ended whose process cannot say it any more.
+
+        Args:
+            kind: Kind of stage.
+            key: Its key.
+            attempt_id: The attempt; one that has an outcome keeps it.
+            cause: Kind of failure.
+            error: What is known of it.
+        """
+        path = self._attempts(kind, key) / attempt_id / _OUTCOME
+        if path.parent.is_dir() and not path.exists():
+            with contextlib.suppress(OSError):  # a full disk, or another has just finished it
+                write_json(path, {"outcome": "lost", "end": None, "kind": cause, "error": error})
 
     def progress(self, kind: str, key: str) -> dict[str, Any] | None:
         """Return what the newest attempt of a stage last reported."""
@@ -216,7 +255,8 @@ class Attempt:
         identity = self.description["attempt_id"]
         others = self.store.attempts(self.kind, self.key)
         earlier = [row for row in others if row["attempt_id"] < identity]
-        own = {**self.description, "outcome": "done", "end": time.time()}
+        epoch = (_read_json(self.folder / _PROGRESS) or {}).get("epoch", 0)
+        own = {**self.description, "epoch": epoch, "outcome": "done", "end": time.time()}
         record = StageRecord(
             kind=self.kind,
             key=self.key,
@@ -240,8 +280,13 @@ class Attempt:
         self.lease.stop()
         shutil.rmtree(self.folder.parent, ignore_errors=True)
 
+    @property
+    def n_micro_batches(self) -> int:
+        """Parts that batches are cut into."""
+        return int(self.description["n_micro_batches"])
+
     def give_up(self, outcome: str, **details: object) -> None:
-        """Note why this attempt ends without a result, ``failed`` or ``stopped``; end its lease.
+        """Note why this attempt ends without a result: ``failed`` …; end its lease.
 
         An attempt that was superseded leaves no note: its folder is another's to clear.
         """
@@ -268,7 +313,7 @@ def _publish(folder: Path, target: Path) -> None:
             raise
         shutil.rmtree(folder, ignore_errors=True)
         return
-    for name in (CHECKPOINT, _PROGRESS, _ATTEMPT):
+    for name in (CHECKPOINT, _PROGRESS, _ATTEMPT, _OUTCOME):
         (target / name).unlink(missing_ok=True)
     shutil.rmtree(target / PARTS, ignore_errors=True)
 

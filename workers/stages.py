@@ -61,6 +61,7 @@ class StageRoom:
         device: Device to compute on.
         is_exclusive: Whether the stage has its device to itself.
         reporter: Told of progress, asked whether to stop.
+        n_micro_batches: Parts that each batch is cut into, for want of GPU memory.
     """
 
     task: StageTask
@@ -69,6 +70,7 @@ class StageRoom:
     device: torch.device
     is_exclusive: bool
     reporter: Reporter
+    n_micro_batches: int = 1
 
     def parent(self, kind: str) -> Path:
         """Return the folder of a stage that this one builds on."""
@@ -94,6 +96,7 @@ class StageRoom:
             checkpoint_path=self.folder / CHECKPOINT,
             reporter=self.reporter,
             augmentation=self.task.job.settings.augmentation,
+            n_micro_batches=self.n_micro_batches,
         )
 
 
@@ -255,7 +258,7 @@ def _segment(room: StageRoom, module: nn.Module, data: PreparedData) -> Segment:
     return segment_slices(
         evaluation_mode(module),
         data,
-        batch_size=settings.evaluate.batch_size,
+        batch_size=max(1, settings.evaluate.batch_size // room.n_micro_batches),
         device=room.device,
     )
 

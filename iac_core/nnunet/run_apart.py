@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ _ORDER = "nnunet_order.json"
 _SECONDS_BETWEEN_LOOKS = 0.3
 _SECONDS_TO_END = 30
 _LINES_OF_ERROR = 25
+_OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|CUDA out of memory")
 
 
 def require_nnunet() -> None:
@@ -58,8 +60,8 @@ def run_apart(
         reporter: Told of every epoch; asked whether to stop.
 
     Raises:
-        ConfigError: If nnU-Net is not installed.
-        NnunetError: If the command fails; with the last lines of its output.
+        ConfigError: If nnU-Net is not installed, or what it planned does not fit into the GPU.
+        NnunetError: If the command fails otherwise; with the last lines of its output.
         StopRequested: If the user asked to stop.
     """
     require_nnunet()
@@ -91,6 +93,12 @@ def run_apart(
     progress.report()
     if process.returncode:
         lines = (folder / LOG).read_text(errors="replace").splitlines()[-_LINES_OF_ERROR:]
+        if any(_OUT_OF_MEMORY.search(line) for line in lines):
+            raise ConfigError(
+                f"nnU-Net's {command} must fit into the GPU's memory, got out of memory; plan for "
+                "less with gpu_memory_gb of the backbone nnunet (its batches are its own and are "
+                "not cut); its last lines:\n" + "\n".join(lines)
+            )
         raise NnunetError(
             f"nnU-Net's {command} must end without an error, got exit status "
             f"{process.returncode}; its last lines:\n" + "\n".join(lines)

@@ -82,6 +82,23 @@ def load_labels(
     return labels.to(device, non_blocking=True)
 
 
+def micro_batches(n_slices: int, n_parts: int) -> list[slice]:
+    """Return where to cut a batch: consecutive parts whose sizes differ by at most one slice.
+
+    Args:
+        n_slices: Slices of the batch.
+        n_parts: Wanted parts; a batch of fewer slices has one part per slice.
+
+    Examples:
+        >>> micro_batches(5, 2)
+        [slice(0, 3, None), slice(3, 5, None)]
+        >>> micro_batches(5, 1)
+        [slice(0, 5, None)]
+    """
+    parts = np.array_split(np.arange(n_slices), max(1, min(n_parts, n_slices)))
+    return [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
+
+
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Return the context of forward passes: a lower precision where the settings ask for it."""
     enabled = precision == "bfloat16"

@@ -21,7 +21,13 @@ from iac_core.data.slices import PreparedData
 from iac_core.data.splits import Split
 from iac_core.errors import SearchError, StopRequested
 from iac_core.seeding import derive_seed, numpy_generator
-from iac_core.training.batches import autocast, epoch_order, load_view, n_steps_per_epoch
+from iac_core.training.batches import (
+    autocast,
+    epoch_order,
+    load_view,
+    micro_batches,
+    n_steps_per_epoch,
+)
 from iac_core.training.losses import segmentation_loss
 from iac_core.training.validation import validation_dice
 from iac_core.types import Reporter
@@ -38,6 +44,13 @@ class TrainingRoom:
         checkpoint_path: Checkpoint to go on from if it exists, and to write.
         reporter: Told of every epoch, asked at every step whether to stop.
         augmentation: Random views of the training slices.
+        n_micro_batches: Parts that each batch is cut into where a whole one does not fit into the
+            device's memory: gradients of the parts, each weighted by its share of the slices, are
+            added up before the one step. Number of steps, order of slices and learning rates stay.
+            The gradient is that of the whole batch, to rounding, only for losses that are means
+            over slices and networks that treat slices one by one; soft Dice sums over the part
+            instead of the batch, and batch norm sees the part's statistics (and moves its running
+            ones once per part), so that a training that was cut is a slightly different one.
     """
 
     data: PreparedData
@@ -46,6 +59,7 @@ class TrainingRoom:
     checkpoint_path: Path
     reporter: Reporter
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    n_micro_batches: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,12 +214,14 @@ class _Fit:
             # Of dropout and its kin, which draw from torch's own generators.
             torch.manual_seed(derive_seed(self.seed, self.purpose, "dropout", epoch, self.step))
             self.optimiser.zero_grad(set_to_none=True)
-            with autocast(self.room.device, self.settings.precision):
-                logits = self.network(images)
-            loss = segmentation_loss(logits, labels)
-            loss.backward()  # type: ignore[no-untyped-call]
+            for part in micro_batches(len(labels), self.room.n_micro_batches):
+                with autocast(self.room.device, self.settings.precision):
+                    logits = self.network(images[part])
+                share = (part.stop - part.start) / len(labels)
+                loss = share * segmentation_loss(logits, labels[part])
+                loss.backward()
+                self.loss_sum += loss.detach()
             self.optimiser.step()
-            self.loss_sum += loss.detach()
             self.step += 1
         train_loss = float(self.loss_sum) / self.n_steps
         check_finite(train_loss, epoch=epoch)
@@ -294,7 +310,7 @@ class _Fit:
             evaluation_mode(self.network),
             self.room.data,
             self.room.split.validation,
-            batch_size=self.settings.batch_size,
+            batch_size=max(1, self.settings.batch_size // self.room.n_micro_batches),
             device=self.room.device,
         )
         if dice > self.result.best_dice or not self.result.state:

@@ -39,6 +39,8 @@ class MaskScorer:
         device: Device of the supernet.
         precision: Of forward passes.
         keep_features: Whether to encode the slices once.
+        n_micro_batches: As in `iac_core.training.fit.TrainingRoom`: fewer masks share a forward
+            pass. Batch statistics stay those of `batch_size` slices, so values do not change.
     """
 
     def __init__(
@@ -52,10 +54,12 @@ class MaskScorer:
         device: torch.device,
         precision: Precision,
         keep_features: bool,
+        n_micro_batches: int = 1,
     ) -> None:
         self.supernet, self.data, self.patients, self.seed = supernet, data, patients, seed
         self.batch_size, self.device, self.precision = batch_size, device, precision
         self.keeps_features = keep_features
+        self.n_micro_batches = n_micro_batches
         self._features: KeptFeatures | None = None
         self.n_slices_scored = 0
         self.n_available = min(_POOL, len(data_slices(data, patients)))
@@ -88,7 +92,8 @@ class MaskScorer:
         generator = numpy_generator(self.seed, "scoring", scoring.draw)
         indices = draw_evenly(self._groups, scoring.n_slices, generator)
         self.n_slices_scored += len(masks) * len(indices)
-        n_together = max(1, _TOGETHER // min(len(indices), self.batch_size))
+        together = _TOGETHER // self.n_micro_batches
+        n_together = max(1, together // min(len(indices), self.batch_size))
         found = []
         for start in range(0, len(masks), n_together):
             chosen = torch.from_numpy(masks[start : start + n_together]).to(self.device)

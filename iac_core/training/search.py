@@ -7,7 +7,7 @@ what it prunes leaves the graph, the parameters and the optimisers' state before
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from torch import Tensor
+from torch import Tensor, nn
 
 from iac_core.backbones.interface import Backbone
 from iac_core.cells.genotype import Genotype, discretise
@@ -32,6 +32,7 @@ from iac_core.training.batches import (
     load_batch,
     load_labels,
     load_view,
+    micro_batches,
     n_steps_per_epoch,
 )
 from iac_core.training.curvature import dominant_eigenvalue
@@ -197,6 +198,7 @@ class Search:
             device=room.device,
             precision=settings.precision,
             keep_features=self.keeps_features,
+            n_micro_batches=room.n_micro_batches,
         )
         self._make_optimisers()
         self.progress = _Progress()
@@ -361,7 +363,7 @@ class Search:
             self._encode,
             self.room.data,
             np.sort(np.concatenate([self.weight_slices, self.alpha_slices])),
-            batch_size=self.settings.batch_size,
+            batch_size=max(1, self.settings.batch_size // self.room.n_micro_batches),
             device=self.room.device,
         )
 
@@ -373,16 +375,11 @@ class Search:
         """One Adam step of alpha and beta; no gradient of any weight is formed."""
         for weight in self.weights:
             weight.requires_grad_(False)
-        loss = self._loss(indices, view="alpha")
         parameters = list(self.architecture.parameters())
-        for parameter, gradient in zip(
-            parameters, torch.autograd.grad(loss, parameters), strict=True
-        ):
-            parameter.grad = gradient
+        self.losses[1] += self._accumulate(parameters, self._losses(indices, view="alpha"))
         for weight in self.weights:
             weight.requires_grad_(True)
         self.alpha_optimiser.step()
-        self.losses[1] += loss.detach()
 
     def weight_step(self, indices: ndarray, share_done: float) -> None:
         """One SGD step of the cell weights with clipped gradients, alpha and beta held.
@@ -394,27 +391,57 @@ class Search:
         rate = cosine(self.settings.resolved_weight_learning_rate, 0.0, share_done)
         for group in self.weight_optimiser.param_groups:
             group["lr"] = rate
-        loss = self._loss(indices, view="weights")
-        gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
-        for weight, gradient in zip(self.weights, gradients, strict=True):
-            weight.grad = gradient
+        loss = self._accumulate(
+            self.weights, self._losses(indices, view="weights"), allow_unused=True
+        )
         torch.nn.utils.clip_grad_norm_(self.weights, self.settings.gradient_clip)
         self.weight_optimiser.step()
-        self.losses[0] += loss.detach()
+        self.losses[0] += loss
 
-    def _loss(self, indices: ndarray, *, view: str = "") -> Tensor:
-        """Loss on slices, in this step's random view of a name, or as they are."""
+    @staticmethod
+    def _accumulate(
+        parameters: Sequence[nn.Parameter],
+        losses: Iterable[Tensor],
+        *,
+        allow_unused: bool = False,
+    ) -> Tensor:
+        """Give parameters the summed gradients of losses, one graph at a time; return the sum."""
+        for parameter in parameters:
+            parameter.grad = None
+        total: Tensor | None = None
+        for loss in losses:
+            found = torch.autograd.grad(loss, parameters, allow_unused=allow_unused)
+            for parameter, gradient in zip(parameters, found, strict=True):
+                if parameter.grad is None or gradient is None:
+                    parameter.grad = gradient if gradient is not None else parameter.grad
+                else:
+                    parameter.grad += gradient
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        return total
+
+    def _losses(self, indices: ndarray, *, view: str = "") -> Iterator[Tensor]:
+        """Loss of each micro-batch of slices, weighted by its share.
+
+        The slices are in this step's random view of a name, or as they are.
+        """
         data, device = self.room.data, self.room.device
-        with autocast(device, self.settings.precision):
-            if self.features is None:
-                images, labels = self._images(indices, view)
-                logits = self.supernet(images)
-            else:
-                labels = load_labels(data, indices, device)
-                logits = self.supernet.from_features(
-                    self.features.load(indices), labels.shape[-2:]
-                )
-        return segmentation_loss(logits, labels)
+        images: Tensor | None = None
+        if self.features is None:
+            images, labels = self._images(indices, view)
+        else:
+            labels = load_labels(data, indices, device)
+        for part in micro_batches(len(indices), self.room.n_micro_batches):
+            with autocast(device, self.settings.precision):
+                if images is not None:
+                    logits = self.supernet(images[part])
+                else:
+                    assert self.features is not None
+                    logits = self.supernet.from_features(
+                        self.features.load(indices[part]), labels.shape[-2:]
+                    )
+            share = (part.stop - part.start) / len(indices)
+            yield share * segmentation_loss(logits, labels[part])
 
     def _images(self, indices: ndarray, view: str) -> tuple[Tensor, Tensor]:
         data, device = self.room.data, self.room.device
@@ -514,7 +541,9 @@ class Search:
         def gradient_at(point: ndarray) -> ndarray:
             with torch.no_grad():
                 alpha.copy_(torch.from_numpy(point))
-            (gradient,) = torch.autograd.grad(self._loss(indices), alpha)
+            self._accumulate([alpha], self._losses(indices))
+            gradient = alpha.grad
+            assert gradient is not None
             return gradient.double().cpu().numpy()
 
         value = dominant_eigenvalue(gradient_at, kept.double().cpu().numpy())

@@ -261,7 +261,7 @@ def test_failures_are_grouped_with_a_job_that_reproduces_them(open_tiny, monkeyp
         FailsAtFirst(broken, "retrain", [ZeroDivisionError("in the code")] * 9)
         FailsAtFirst(broken, "search", [ConfigError("a setting must fit, got 3")] * 9)
         run(session)
-    code, setting = failure_groups(session.plan(), session.store)
+    code, setting = failure_groups(session.plan(), session.store, quarantine_after=5)
     assert (code.kind, code.stage, code.n) == ("code", "retrain", 2)
     assert (setting.kind, setting.stage, setting.n) == ("setting", "search", 2)
     assert code.error == "ZeroDivisionError: in the code"
@@ -269,6 +269,10 @@ def test_failures_are_grouped_with_a_job_that_reproduces_them(open_tiny, monkeyp
     assert [job.pruner for job in only.expansion.jobs] == ["random"]
     _, ends, _ = run(session, jobs=only.expansion.jobs)
     assert [end.failure for end in ends] == [None]
-    (setting,) = [g for g in failure_groups(session.plan(), session.store) if g.stage == "search"]
+    (setting,) = [
+        g
+        for g in failure_groups(session.plan(), session.store, quarantine_after=5)
+        if g.stage == "search"
+    ]
     with pytest.raises(ConfigError, match="a job's id must start so, got xyz"):
         session.only(["xyz"])

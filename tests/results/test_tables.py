@@ -79,7 +79,7 @@ def test_a_newer_schema_and_another_table_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("results.store.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     write_table(path, "events", empty("events"))
     monkeypatch.undo()
-    with pytest.raises(SchemaError, match="schema version must be 1 to 2, got 3"):
+    with pytest.raises(SchemaError, match="schema version must be 1 to 3, got 4"):
         read_table(path, "events")
 
 
@@ -142,6 +142,7 @@ def test_a_speedup_is_the_median_over_seeds():
         ("search_exclusive", [True, False], "shared its device"),
         ("search_other_load", [0.0, 0.5], "other processes"),
         ("search_other_load", [None, 0.0], "other processes"),
+        ("search_n_micro_batches", [1, 2], "batches of a search were cut"),
         ("seed", [1, 0], "no full search with seed 0"),
     ],
 )
