@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from iac_core.config import DatasetOptions
-from iac_core.errors import DataError, IacError, Problem
+from iac_core.errors import ConfigError, DataError, IacError, Problem
 from iac_core.types import SegmentationDataset
+from orchestrator.cluster import Node, unplaceable
 from orchestrator.live_view import (
     LineView,
     LiveView,
@@ -32,6 +33,7 @@ from orchestrator.plan import (
     failure_groups,
     kept_feature_sizes,
 )
+from orchestrator.resources import ResourceSettings
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
 from orchestrator.session import Session, open_sweep, tables
 from orchestrator.spec import DatasetSettings, SweepError, load_sweep
@@ -502,12 +504,25 @@ def _execute(
 
             on_ray = stack.enter_context(RayExecutor(n_cpus=resources.cpus, address=address))
             executor, n_slots = on_ray, on_ray.n_cpus()
+            _refuse_unplaceable(found, resources, on_ray.nodes())
             room = session.room(has_gpus=on_ray.n_gpus() > 0)
         view: View = LineView(out)
         if out.is_terminal:
             view = stack.enter_context(LiveView(out, found, session.store, n_slots))
         stack.enter_context(_stop_on_interrupt(session))
         return run_sweep(session.expansion.jobs, room, executor, view=view, on_job_end=on_job_end)
+
+
+def _refuse_unplaceable(found: Plan, resources: ResourceSettings, nodes: Sequence[Node]) -> None:
+    """End before anything starts if a stage could wait for ever.
+
+    Raises:
+        ConfigError: With a line for each kind of stage that no machine can hold.
+    """
+    kinds = [str(row["kind"]) for row in found.counts() if row["to_run"]]
+    problems = unplaceable(resources, nodes, kinds)
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.executors import Executor
-from orchestrator.plan import JobState, KnownRecords, job_state
+from orchestrator.plan import STAGE_KINDS, JobState, KnownRecords, job_state
 from orchestrator.resources import ResourceSettings
 from workers.failures import PAUSE_S, TRIES
 from workers.job import Job
@@ -98,7 +98,7 @@ class SweepRoom:
             stop_file=str(self.stop_file),
             device="cuda" if needs.gpus else "cpu",
             n_threads=self.resources.threads_of(needs),
-            is_exclusive=kind == "search" and self.resources.exclusive_search,
+            is_exclusive=self.resources.is_exclusive(kind),
             time_to_live_s=self.resources.lease_s,
             dead_number=dead_number,
         )
@@ -137,7 +137,7 @@ def run_sweep(
             time.sleep(_POLL_S)
         run.look_elsewhere()
         run.look_at_running()
-        run.refresh()
+        run.refresh_sometimes()
     run.refresh()
     return run.progress
 
@@ -162,7 +162,7 @@ class _SweepRun:
         self.paused: dict[tuple[str, str], tuple[StageTask, float]] = {}
         self.tries: Counter[tuple[str, str]] = Counter()
         self.whole_since: dict[tuple[str, str], float] = {}
-        self.looked = time.monotonic()
+        self.looked, self.refreshed = time.monotonic(), 0.0
 
     def advance(self, job: Job) -> None:
         """Hand the job's next stage to the executor, or end the job."""
@@ -232,8 +232,11 @@ class _SweepRun:
         if now - self.looked < _SECONDS_BETWEEN_LOOKS:
             return
         self.looked = now
+        whole = {kind: self.room.store.keys(kind) for kind in STAGE_KINDS}
         for task in self.executor.running():
             place = (task.kind, task.key)
+            if task.key not in whole[task.kind]:
+                continue
             record = self.room.store.record(task.kind, task.key)
             if record is None:
                 continue
@@ -251,8 +254,14 @@ class _SweepRun:
         self.executor.submit(task, self.room.order(task.kind, dead_number), needs)
         self.view.submitted(task)
 
+    def refresh_sometimes(self) -> None:
+        """Bring the view up to date about twice a second, however fast stages end."""
+        if time.monotonic() - self.refreshed >= _POLL_S:
+            self.refresh()
+
     def refresh(self) -> None:
         """Bring the view up to date."""
+        self.refreshed = time.monotonic()
         self.progress.running = self.executor.running()
         self.progress.elsewhere = [task for task, _ in self.elsewhere.values()]
         self.progress.is_stopping = self.room.stop_file.exists()
