@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from rich.text import Text
 from iac_core.config import DatasetOptions
 from iac_core.errors import ConfigError, DataError, IacError, Problem
 from iac_core.types import SegmentationDataset
+from orchestrator.cluster import Node, unplaceable
 from orchestrator.live_view import (
     LineView,
     LiveView,
@@ -33,6 +34,7 @@ from orchestrator.plan import (
     failure_groups,
     kept_feature_sizes,
 )
+from orchestrator.resources import ResourceSettings
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
 from orchestrator.session import Session, open_sweep, tables
 from orchestrator.spec import DatasetSettings, SweepError, load_sweep
@@ -560,7 +562,8 @@ def _execute(
             on_ray = stack.enter_context(RayExecutor(n_cpus=resources.cpus, address=how.address))
             executor, n_slots = on_ray, on_ray.n_cpus()
             room = replace(room, has_gpus=on_ray.n_gpus() > 0)
-            if on_ray.n_nodes() > 1 and not how.unchecked:
+            _refuse_unplaceable(found, resources, on_ray.nodes())
+            if len(on_ray.nodes()) > 1 and not how.unchecked:
                 _refuse_unlike_nodes(session)
         view: View = LineView(out)
         if out.is_terminal:
@@ -584,6 +587,18 @@ def _refuse_unlike_nodes(session: Session) -> None:
             f"the nodes of a cluster must see the same, got{lines}\n`orchestrator doctor "
             f"{session.spec.path} --cluster` looks again; --unchecked runs all the same"
         )
+
+
+def _refuse_unplaceable(found: Plan, resources: ResourceSettings, nodes: Sequence[Node]) -> None:
+    """End before anything starts if a stage could wait for ever.
+
+    Raises:
+        ConfigError: With a line for each kind of stage that no machine can hold.
+    """
+    kinds = [str(row["kind"]) for row in found.counts() if row["to_run"]]
+    problems = unplaceable(resources, nodes, kinds)
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from workers.tasks import StageTask
 class Executor(Protocol):
     """Runs stages and says how they ended."""
 
-    def submit(self, task: StageTask, order: StageOrder, resources: StageResources) -> None:
-        """Take a stage on; every stage it builds on is whole."""
+    def submit(
+        self, task: StageTask, order: StageOrder, resources: StageResources, priority: float = 0.0
+    ) -> None:
+        """Take a stage on; every stage it builds on is whole. A higher priority starts sooner."""
         ...
 
     def ended(self, timeout_s: float) -> Sequence[tuple[StageTask, StageEnd]]:
@@ -38,8 +40,10 @@ class InlineExecutor:
     def __init__(self) -> None:
         self._waiting: list[tuple[StageTask, StageOrder]] = []
 
-    def submit(self, task: StageTask, order: StageOrder, resources: StageResources) -> None:
-        """Queue a stage."""
+    def submit(
+        self, task: StageTask, order: StageOrder, resources: StageResources, priority: float = 0.0
+    ) -> None:
+        """Queue a stage; the priority counts for nothing."""
         self._waiting.append((task, order))
 
     def ended(self, timeout_s: float) -> Sequence[tuple[StageTask, StageEnd]]:

@@ -173,10 +173,11 @@ class LiveView(View):
 
     def _under_way(self) -> list[StageTask]:
         """Stages that a worker has begun; the others wait for a free place."""
+        begun = self._store.begun()
         return [
             task
             for task in self._progress.running
-            if self._store.is_under_way(task.kind, task.key)
+            if (task.kind, task.key) in begun and self._store.is_under_way(task.kind, task.key)
         ]
 
     def _summary(self) -> str:

@@ -3,23 +3,30 @@
 Ray places the tasks; which stages exist and which are done is the stage store's business, so
 nothing of Ray's state has to survive. Ray restarts nothing, since it would try what ran out of
 memory for ever and with the same needs: every death comes to `orchestrator.run_sweep`, which
-decides.
+decides. Ray gets no more stages than twice what the cluster holds and a few: the others wait
+here in order of priority, since every look at what has ended costs in proportion to what Ray has.
 """
 
+import heapq
 import logging
-import math
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
+from orchestrator.cluster import Node, n_places, requested
 from orchestrator.resources import StageResources
 from workers.preemption import Preemption
 from workers.run_stage import Failure, StageEnd, StageOrder, run_stage
 from workers.tasks import StageTask
+
+_MARGIN = 16
+_SECONDS_BETWEEN_LOOKS = 5.0
 
 
 class RayExecutor:
@@ -28,13 +35,24 @@ class RayExecutor:
     Args:
         n_cpus: CPUs of the cluster started here; None is all. Ignored with an address.
         address: A running cluster; None starts one on this machine.
+        compute: What a worker does with a stage; a benchmark has its own.
     """
 
-    def __init__(self, *, n_cpus: int | None = None, address: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        n_cpus: int | None = None,
+        address: str | None = None,
+        compute: Callable[[StageTask, StageOrder, Preemption], StageEnd] = run_stage,
+    ) -> None:
         self._n_cpus = n_cpus
         self._address = address
-        self._tasks: dict[Any, StageTask] = {}
-        self._ended_refs: dict[str, Any] = {}
+        self._compute = compute
+        self._queues: dict[StageResources, _Queue] = {}
+        self._handed: dict[Any, tuple[StageTask, StageResources]] = {}
+        self._taken: dict[int, StageTask] = {}
+        self._nodes: tuple[Node, ...] = ()
+        self._looked = 0.0
         self._remote: Any = None
 
     def __enter__(self) -> "RayExecutor":
@@ -48,7 +66,7 @@ class RayExecutor:
             logging_level=logging.ERROR,
             configure_logging=True,
         )
-        self._remote = ray.remote(_run_after)
+        self._remote = ray.remote(_stage_function(self._compute))
         return self
 
     def __exit__(
@@ -59,63 +77,92 @@ class RayExecutor:
     ) -> None:
         ray.shutdown()
 
-    def submit(self, task: StageTask, order: StageOrder, resources: StageResources) -> None:
-        """Hand a stage to Ray, with the small records of the stages that it builds on."""
-        gpus, cpus, memory_gib = resources.gpus or 0, resources.cpus, resources.memory_gib
-        if order.is_alone or (order.is_exclusive and not gpus):
-            largest = _largest_node(gpus)
-            cpus = largest.get("CPU", cpus)
-            if memory_gib is not None:
-                memory_gib = min(memory_gib, largest.get("memory", math.inf) / 2**30)
-        parents = [
-            self._ended_refs[key] for key in task.parents.values() if key in self._ended_refs
-        ]
-        options: dict[str, Any] = {
-            "num_cpus": cpus,
-            "num_gpus": gpus,
-            "max_retries": 0,
-            "name": f"{task.kind} {task.key}",
-        }
-        if memory_gib is not None:
-            options["memory"] = int(memory_gib * 2**30)
-        reference = self._remote.options(**options).remote(task, order, *parents)
-        self._tasks[reference] = task
+    def submit(
+        self, task: StageTask, order: StageOrder, resources: StageResources, priority: float = 0.0
+    ) -> None:
+        """Take a stage on; Ray gets it once the cluster may have room for it soon."""
+        nodes = self.nodes()
+        needs = requested(
+            resources, nodes, is_exclusive=order.is_exclusive, is_alone=order.is_alone
+        )
+        queue = self._queues.setdefault(needs, _Queue())
+        queue.add(task, order, priority)
+        self._taken[id(task)] = task
+        self._hand_over(needs, queue)
 
     def ended(self, timeout_s: float) -> Sequence[tuple[StageTask, StageEnd]]:
         """Return what has ended; a worker lost for good becomes a failed end."""
-        if not self._tasks:
-            return []
-        ready, _ = ray.wait(list(self._tasks), num_returns=1, timeout=timeout_s, fetch_local=True)
-        return [self._collect(reference) for reference in ready]
+        stopped = [task for queue in self._queues.values() for task in queue.stopped()]
+        for task in stopped:
+            del self._taken[id(task)]
+        if stopped or not self._handed:
+            return [(task, StageEnd(ending="stopped")) for task in stopped]
+        references = list(self._handed)
+        ready, _ = ray.wait(references, num_returns=1, timeout=timeout_s)
+        if ready and len(references) > 1:
+            # Ends come faster than turns of the loop when stages are short.
+            ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
+        ends = [self._collect(reference) for reference in ready]
+        for needs, queue in self._queues.items():
+            self._hand_over(needs, queue)
+        return ends
 
     def running(self) -> Sequence[StageTask]:
-        """Return the stages handed to Ray that have not ended, waiting ones included."""
-        return list(self._tasks.values())
+        """Return the stages taken on that have not ended, waiting ones included."""
+        return list(self._taken.values())
 
     def forget(self, task: StageTask) -> None:
         """Wait no more for a stage; Ray takes minutes to give up a host that has gone silent."""
-        self._tasks = {ref: waiting for ref, waiting in self._tasks.items() if waiting is not task}
+        self._taken.pop(id(task), None)
+        for reference, (waiting, needs) in list(self._handed.items()):
+            if waiting is task:
+                del self._handed[reference]
+                self._queues[needs].n_handed -= 1
+        for queue in self._queues.values():
+            queue.forget(task)
 
     def kill(self, task: StageTask) -> None:
         """End the process that computes a stage, even one that hangs."""
-        for reference, waiting in self._tasks.items():
-            if waiting is task:
+        for reference, (handed, _) in self._handed.items():
+            if handed is task:
                 ray.cancel(reference, force=True)
-
-    def n_nodes(self) -> int:
-        """Return the nodes of the cluster."""
-        return sum(bool(node["Alive"]) for node in ray.nodes())
 
     def n_gpus(self) -> float:
         """Return the GPUs of the cluster."""
-        return float(ray.cluster_resources().get("GPU", 0.0))
+        return sum(node.gpus for node in self.nodes())
 
     def n_cpus(self) -> float:
         """Return the CPUs of the cluster."""
-        return float(ray.cluster_resources().get("CPU", 1.0))
+        return sum(node.cpus for node in self.nodes())
+
+    def nodes(self) -> tuple[Node, ...]:
+        """Return the cluster's machines, as of some seconds ago at most."""
+        now = time.monotonic()
+        if not self._nodes or now - self._looked >= _SECONDS_BETWEEN_LOOKS:
+            # A cluster whose machines have all gone silent may get them back.
+            self._nodes, self._looked = _living_nodes() or self._nodes, now
+        return self._nodes
+
+    def _hand_over(self, needs: StageResources, queue: "_Queue") -> None:
+        most = 2 * n_places(self.nodes(), needs) + _MARGIN
+        while queue.n_handed < most and (taken := queue.take()) is not None:
+            task, order = taken
+            options: dict[str, Any] = {
+                "num_cpus": needs.cpus,
+                "num_gpus": needs.gpus or 0,
+                "max_retries": 0,
+                "name": f"{task.kind} {task.key}",
+            }
+            if needs.memory_gib is not None:
+                options["memory"] = int(needs.memory_gib * 2**30)
+            reference = self._remote.options(**options).remote(task, order)
+            self._handed[reference] = task, needs
+            queue.n_handed += 1
 
     def _collect(self, reference: Any) -> tuple[StageTask, StageEnd]:  # noqa: ANN401
-        task = self._tasks.pop(reference)
+        task, needs = self._handed.pop(reference)
+        del self._taken[id(task)]
+        self._queues[needs].n_handed -= 1
         try:
             end: StageEnd = ray.get(reference)
         except RayError as error:
@@ -128,27 +175,67 @@ class RayExecutor:
                 kind="host_memory" if isinstance(error, OutOfMemoryError) else "lost",
             )
             return task, StageEnd(ending="failed", failure=failure)
-        if end.ending == "done":
-            self._ended_refs[task.key] = reference
         return task, end
-
-
-def _largest_node(gpus: float) -> dict[str, float]:
-    """Resources of the node with the most CPUs among those that have the GPUs; empty without."""
-    nodes: list[dict[str, float]] = [
-        node["Resources"]
-        for node in ray.nodes()
-        if node["Alive"] and node["Resources"].get("GPU", 0.0) >= gpus
-    ]
-    return max(nodes, key=lambda node: node.get("CPU", 0.0), default={})
 
 
 def _first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), "it was lost")
 
 
-def _run_after(task: StageTask, order: StageOrder, *parents: StageEnd) -> StageEnd:
-    """Run a stage; the parents' records only make Ray wait for them."""
-    preemption = Preemption()
-    with preemption.heeding_sigterm():
-        return run_stage(task, order, preemption)
+class _Queue:
+    """Stages with the same needs that Ray does not have yet, the highest priority first."""
+
+    def __init__(self) -> None:
+        self.n_handed = 0
+        self._heap: list[tuple[float, int, StageTask, StageOrder]] = []
+        self._n_added = 0
+
+    def add(self, task: StageTask, order: StageOrder, priority: float) -> None:
+        heapq.heappush(self._heap, (-priority, self._n_added, task, order))
+        self._n_added += 1
+
+    def take(self) -> tuple[StageTask, StageOrder] | None:
+        if not self._heap:
+            return None
+        _, _, task, order = heapq.heappop(self._heap)
+        return task, order
+
+    def forget(self, task: StageTask) -> None:
+        kept = [entry for entry in self._heap if entry[2] is not task]
+        if len(kept) < len(self._heap):
+            heapq.heapify(kept)
+            self._heap = kept
+
+    def stopped(self) -> list[StageTask]:
+        """Give everything back if the user asked to stop: it never began."""
+        if not self._heap or not Path(self._heap[0][3].stop_file).exists():
+            return []
+        tasks = [task for _, _, task, _ in self._heap]
+        self._heap.clear()
+        return tasks
+
+
+def _living_nodes() -> tuple[Node, ...]:
+    found = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return tuple(
+        Node(
+            cpus=float(resources.get("CPU", 0.0)),
+            gpus=float(resources.get("GPU", 0.0)),
+            memory_gib=float(resources.get("memory", 0.0)) / 2**30,
+        )
+        for resources in found
+        if resources.get("CPU", 0.0) > 0
+    )
+
+
+def _stage_function(
+    compute: Callable[[StageTask, StageOrder, Preemption], StageEnd],
+) -> Callable[[StageTask, StageOrder], StageEnd]:
+    """The function of a Ray task."""
+
+    def run(task: StageTask, order: StageOrder) -> StageEnd:
+        preemption = Preemption()
+        with preemption.heeding_sigterm():
+            return compute(task, order, preemption)
+
+    return run

@@ -82,6 +82,10 @@ class ResourceSettings:
             return needs
         return replace(needs, gpus=1.0 if has_gpus and kind != "prepare" else 0.0)
 
+    def is_exclusive(self, kind: str) -> bool:
+        """Whether a kind of stage gets its device to itself."""
+        return kind == "search" and self.exclusive_search
+
     def threads_of(self, needs: StageResources) -> int:
         """Return the threads of torch for a stage: the given number, or its whole CPUs."""
         return self.threads if self.threads is not None else max(1, int(needs.cpus))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.executors import Executor
-from orchestrator.plan import JobState, KnownRecords, job_state, quarantine
+from orchestrator.plan import STAGE_KINDS, JobState, KnownRecords, job_state, quarantine
 from orchestrator.resources import ResourceSettings, StageResources
 from workers.failures import PAUSE_S, TRIES
 from workers.job import Job
@@ -123,7 +123,7 @@ class SweepRoom:
             stop_file=str(self.stop_file),
             device="cuda" if needs.gpus else "cpu",
             n_threads=self.resources.threads_of(needs),
-            is_exclusive=kind == "search" and self.resources.exclusive_search,
+            is_exclusive=self.resources.is_exclusive(kind),
             time_to_live_s=self.resources.lease_s,
             dead_number=dead_number,
             submission=uuid.uuid4().hex,
@@ -185,7 +185,7 @@ def run_sweep(
             time.sleep(_POLL_S)
         run.look_elsewhere()
         run.look_at_running()
-        run.refresh()
+        run.refresh_sometimes()
     run.refresh()
     return run.progress
 
@@ -215,7 +215,7 @@ class _SweepRun:
         self.whole_since: dict[tuple[str, str], float] = {}
         self.watches: dict[tuple[str, str], LeaseWatch] = {}
         self.given_up: Counter[tuple[str, str]] = Counter()
-        self.looked = time.monotonic()
+        self.looked, self.refreshed = time.monotonic(), 0.0
 
     def advance(self, job: Job) -> None:
         """Hand the job's next stage to the executor, or end the job."""
@@ -295,12 +295,17 @@ class _SweepRun:
         if now - self.looked < _SECONDS_BETWEEN_LOOKS:
             return
         self.looked = now
+        whole = {kind: self.room.store.keys(kind) for kind in STAGE_KINDS}
+        begun = self.room.store.begun()
         for task in self.executor.running():
             place = (task.kind, task.key)
-            record = self.room.store.record(task.kind, task.key)
-            if record is None:
+            record = None
+            if task.key in whole[task.kind]:
+                record = self.room.store.record(task.kind, task.key)
+            if record is None and place in begun:
                 self._look_for_silence(task)
                 self._kill_if_it_hangs(task, now)
+            if record is None:
                 continue
             if now - self.whole_since.setdefault(place, now) >= _SECONDS_TO_SAY_SO:
                 self.executor.forget(task)
@@ -396,8 +401,14 @@ class _SweepRun:
         self.executor.submit(task, self.orders[place], needs)
         self.view.submitted(task)
 
+    def refresh_sometimes(self) -> None:
+        """Bring the view up to date about twice a second, however fast stages end."""
+        if time.monotonic() - self.refreshed >= _POLL_S:
+            self.refresh()
+
     def refresh(self) -> None:
         """Bring the view up to date."""
+        self.refreshed = time.monotonic()
         self.progress.running = self.executor.running()
         self.progress.elsewhere = [task for task, _ in self.elsewhere.values()]
         self.progress.is_stopping = self.room.stop_file.exists()

@@ -63,6 +63,11 @@ def plain(value: object) -> Any:  # noqa: ANN401 - plain JSON values of any shap
     raise ConfigError(f"a setting must be plain, got {type(value).__name__}")
 
 
+_CANONICAL = json.JSONEncoder(
+    default=plain, sort_keys=True, separators=(",", ":"), allow_nan=False
+)
+
+
 def content_hash(value: object) -> str:
     """Return the first 16 hexadecimal digits of SHA-256 over the canonical JSON of a value.
 
@@ -71,9 +76,7 @@ def content_hash(value: object) -> str:
         True
     """
     try:
-        text = json.dumps(
-            value, default=plain, sort_keys=True, separators=(",", ":"), allow_nan=False
-        )
+        text = _CANONICAL.encode(value)
     except ConfigError:
         raise
     except ValueError as error:

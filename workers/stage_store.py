@@ -210,6 +210,15 @@ class StageStore:
         folders = self._attempt_folders(kind, key)
         return _read_json(folders[-1] / _PROGRESS) if folders else None
 
+    def begun(self) -> frozenset[tuple[str, str]]:
+        """Return ``(kind, key)`` of the stages that are not whole and that somebody has begun."""
+        try:
+            names = os.listdir(self.root / "attempts")
+        except FileNotFoundError:
+            return frozenset()
+        found = (name.partition("-") for name in names)
+        return frozenset((kind, key) for kind, _, key in found)
+
     def is_under_way(self, kind: str, key: str) -> bool:
         """Return whether an attempt has no outcome yet: it is running, or it died."""
         return any(not (folder / _OUTCOME).exists() for folder in self._attempt_folders(kind, key))

@@ -1,12 +1,13 @@
 """From a job to its stages: what each stage's key is made of, and which comes next."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.cells.genotype import random_genotype
-from iac_core.config import DatasetOptions
+from iac_core.config import CellSettings, DatasetOptions
 from iac_core.seeding import numpy_generator
 from workers.job import Job, content_hash, plain
 
@@ -135,8 +136,13 @@ def _parents(kind: str, tasks: Mapping[str, StageTask]) -> dict[str, str]:
 
 def _random(job: Job) -> str:
     backbone: Any = job.settings.backbone
-    generator = numpy_generator(job.seed, "random_genotype")
-    return random_genotype(job.settings.cell, backbone.n_skips, generator).to_json()
+    return _random_genotype(job.settings.cell, backbone.n_skips, job.seed)
+
+
+@functools.lru_cache(maxsize=1024)
+def _random_genotype(cell: CellSettings, n_skips: int, seed: int) -> str:
+    """JSON of the random cells of a seed: every data set and augmentation asks for the same."""
+    return random_genotype(cell, n_skips, numpy_generator(seed, "random_genotype")).to_json()
 
 
 def _prepare_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any]:

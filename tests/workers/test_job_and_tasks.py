@@ -123,6 +123,24 @@ def test_the_hash_ignores_the_order_of_keys_and_refuses_what_is_not_plain():
         content_hash({"a": object()})
 
 
+def test_keys_stay_what_they_were():
+    """Stores hold results under these: whatever changes them makes every sweep run again."""
+    assert job().job_id == "8f2ebe6b2e9f7ab8"
+    assert list(full_keys(job()).values()) == [
+        "bca62b145492a2b7", "8a23de7e72c9589c", "538c865b1db0bf13", "ee33b35298cfcfe8",
+        "76c2e7d32bcf2080",
+    ]  # fmt: skip
+    random = job("random", "random", seed=3)
+    assert random.job_id == "da3cb7144d2c0d1e"
+    assert list(keys(random).values()) == [
+        "bca62b145492a2b7", "ba03dab8775e3c16", "27c841efab87e2b8", "a5711b9264b57fce",
+    ]  # fmt: skip
+    nnunet = full_keys(job(settings=replace(SETTINGS, backbone=NnunetSettings())))
+    assert nnunet["retrain"] == "70e178aaae6dc99d"
+    value = {"b": {"z": 1e-06, "A": 1e22}, "a": [1, 2.5, None, True, 'é"\\']}
+    assert content_hash(value) == "f071090dc11ece08"
+
+
 def test_all_pruners_and_controls_share_one_pre_training():
     jobs = [
         job(),
