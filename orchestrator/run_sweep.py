@@ -185,8 +185,8 @@ class _SweepRun:
         """Note how a stage ended and let its jobs go on."""
         place = (task.kind, task.key)
         if end.ending == "held":
-            folder = self.room.store.lease_folder(task.kind, task.key)
-            self.elsewhere[place] = task, LeaseWatch(folder, self.room.resources.lease_s)
+            leases = self.room.store.lease_place(task.kind, task.key)
+            self.elsewhere[place] = task, LeaseWatch(leases, self.room.resources.lease_s)
             self.view.ended(task, end)
             return
         if end.ending == "done" and end.record is not None:

@@ -7,6 +7,8 @@ kind            what it is                                         tries after t
 ``host_memory`` the machine, or Ray on its behalf, was out of it   1
 ``gpu_memory``  the GPU was out of it                              1
 ``lost``        worker or node died again and again                1
+``store_away``  the bucket of the stages did not answer, or    3, after a pause
+                its copies on the host were removed
 ``not_finite``  a loss or divergence is no number                  0: the seed fixes it
 ``data``        a file is wrong                                    0: the file must change
 ``setting``     a setting does not fit                             0
@@ -15,18 +17,34 @@ kind            what it is                                         tries after t
 """
 
 import errno
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from iac_core.errors import ConfigError, DataError, SearchError, ShapeError
+from workers.places import StoreAwayError, cache_folder
 
 FailureKind = Literal[
-    "disk_full", "host_memory", "gpu_memory", "lost", "not_finite", "data", "setting", "code"
+    "disk_full",
+    "host_memory",
+    "gpu_memory",
+    "lost",
+    "store_away",
+    "not_finite",
+    "data",
+    "setting",
+    "code",
 ]
-TRIES: dict[FailureKind, int] = {"disk_full": 3, "host_memory": 1, "gpu_memory": 1, "lost": 1}
+TRIES: dict[FailureKind, int] = {
+    "disk_full": 3,
+    "host_memory": 1,
+    "gpu_memory": 1,
+    "lost": 1,
+    "store_away": 3,
+}
 """Kind → how often a failed stage is tried again in one run; kinds that are missing never are."""
-PAUSE_S: dict[FailureKind, float] = {"disk_full": 5.0}
+PAUSE_S: dict[FailureKind, float] = {"disk_full": 5.0, "store_away": 10.0}
 """Kind → seconds before the first further try; each further one waits twice as long."""
 
 
@@ -47,6 +65,8 @@ def kind_of(error: BaseException) -> FailureKind:
             return "gpu_memory"
         if isinstance(seen, MemoryError):
             return "host_memory"
+        if isinstance(seen, StoreAwayError) or _is_gone_from_cache(seen):
+            return "store_away"
         seen = seen.__cause__ or seen.__context__
     if isinstance(error, SearchError) and "finite" in str(error):
         return "not_finite"
@@ -57,3 +77,10 @@ def kind_of(error: BaseException) -> FailureKind:
     if isinstance(error, ConfigError):
         return "setting"
     return "code"
+
+
+def _is_gone_from_cache(error: BaseException) -> bool:
+    """Whether a file is missing that this host kept for a store in a bucket."""
+    if not isinstance(error, FileNotFoundError) or not error.filename:
+        return False
+    return Path(str(error.filename)).is_relative_to(cache_folder())

@@ -1,5 +1,6 @@
 """The worker's only entry: compute one stage, whatever happens, and say how it ended."""
 
+import logging
 import os
 import traceback
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from iac_core.errors import StopRequested
+from iac_core.errors import ConfigError, StopRequested
 from workers.failures import FailureKind, kind_of
 from workers.lease import TIME_TO_LIVE_S, Holder, LeaseLostError
 from workers.provenance import provenance
@@ -19,6 +20,7 @@ from workers.stage_store import Attempt, StageRecord, StageStore
 from workers.stages import STAGES, StageRoom
 from workers.tasks import StageTask
 
+logger = logging.getLogger(__name__)
 COMPLETIONS = "IAC_COMPLETIONS"
 Ending = Literal["done", "failed", "stopped", "held"]
 
@@ -28,7 +30,7 @@ class StageOrder:
     """How a stage is to be computed: nothing here changes its result.
 
     Attributes:
-        store_root: Folder of the stages.
+        store_root: Folder or URL of the stages.
         stop_file: The stage checkpoints and ends when this file appears.
         device: ``cpu``, ``cuda`` or ``auto``.
         n_threads: Threads of torch in this process.
@@ -93,13 +95,13 @@ def run_stage(task: StageTask, order: StageOrder) -> StageEnd:
     its checkpoint and the cause. A stage that another process computes, or took over from this
     one, is held.
     """
-    store = StageStore(Path(order.store_root))
-    found = store.record(task.kind, task.key)
-    if found is not None:
-        return StageEnd(ending="done", record=found, was_computed=False, pid=os.getpid())
     torch.set_num_threads(order.n_threads)
     device = _device(order.device)
     try:
+        store = StageStore(order.store_root)
+        found = store.record(task.kind, task.key)
+        if found is not None:
+            return StageEnd(ending="done", record=found, was_computed=False, pid=os.getpid())
         attempt = store.begin(
             task.kind,
             task.key,
@@ -107,16 +109,16 @@ def run_stage(task: StageTask, order: StageOrder) -> StageEnd:
             time_to_live_s=order.time_to_live_s,
             dead_number=order.dead_number,
         )
-    except OSError as error:
+    except (OSError, ConfigError) as error:
         return _failed(task, error, epoch=0)
     if isinstance(attempt, Holder):
         return StageEnd(ending="held", pid=os.getpid())
-    found = store.publish_finished(task.kind, task.key)
-    if found is not None:
-        attempt.clear()
-        return StageEnd(ending="done", record=found, was_computed=False, pid=os.getpid())
     reporter = FileReporter(attempt, Path(order.stop_file))
     try:
+        found = store.publish_finished(task.kind, task.key)
+        if found is not None:
+            attempt.clear()
+            return StageEnd(ending="done", record=found, was_computed=False, pid=os.getpid())
         return _compute(task, order, store, attempt, reporter, device)
     except StopRequested as stop:
         attempt.give_up("stopped", reason=str(stop))
@@ -127,6 +129,8 @@ def run_stage(task: StageTask, order: StageOrder) -> StageEnd:
         except LeaseLostError:
             attempt.lease.stop()
             return StageEnd(ending="held", pid=os.getpid())
+        except OSError:
+            logger.warning("the lease of %s %s could not be looked at", task.kind, task.key)
         end = _failed(task, error, epoch=reporter.last_epoch)
         assert end.failure is not None
         failure = end.failure
