@@ -23,6 +23,7 @@ from iac_core.errors import ConfigError, DataError
 from orchestrator.doctor import LEAST_FREE_GIB, Finding
 from orchestrator.session import Session
 from orchestrator.tracking import TrackingUnavailable, check_reachable
+from workers.places import open_place
 from workers.provenance import commit, versions
 from workers.tasks import DataSource
 
@@ -38,12 +39,14 @@ class NodeQuestion:
 
     Attributes:
         sources: Dataset → its folder.
-        notes: Folder in the store where the driver has left a note, and where the node leaves one.
+        store: Folder or URL of the store.
+        notes: Folder in it where the driver has left a note, and where the node leaves one.
         tracking_uri: MLflow's tracking URI; empty if the nodes need not see it.
         name: Of the node, unique.
     """
 
     sources: Mapping[str, DataSource]
+    store: str
     notes: str
     tracking_uri: str
     name: str
@@ -60,7 +63,7 @@ class NodeReport:
         store: Why the store is not the driver's; empty if it is.
         tracking: Why the tracking server cannot be reached; empty if it can.
         devices: What torch can compute on.
-        free_gib: Free where the store lies.
+        free_gib: Free where the store lies; None for a bucket.
         clock_s: Its clock − the driver's, seconds.
         clock_error_s: How far off `clock_s` can be.
     """
@@ -71,22 +74,14 @@ class NodeReport:
     store: str
     tracking: str
     devices: str
-    free_gib: float
+    free_gib: float | None
     clock_s: float = 0.0
     clock_error_s: float = 0.0
 
 
 def answer(question: NodeQuestion) -> NodeReport:
     """Look around on the machine that runs this."""
-    notes = Path(question.notes)
-    store = "" if (notes / "driver").exists() else f"the driver's note in {notes} is not there"
-    free_gib = 0.0
-    try:
-        if not store:
-            (notes / question.name).touch()
-            free_gib = shutil.disk_usage(notes).free / 2**30
-    except OSError as error:
-        store = str(error)
+    store, free_gib = _store(question)
     tracking = ""
     try:
         check_reachable(question.tracking_uri)
@@ -110,22 +105,22 @@ def examine_nodes(session: Session) -> Iterator[Finding]:
     Args:
         session: The sweep.
     """
-    notes = session.store.root / "checks" / f"nodes-{uuid.uuid4().hex[:8]}"
-    notes.mkdir(parents=True)
+    place, notes = session.store.place, f"checks/nodes-{uuid.uuid4().hex[:8]}"
+    place.create(f"{notes}/driver", notes.encode())
     try:
-        (notes / "driver").touch()
         question = NodeQuestion(
             sources=session.sources,
-            notes=str(notes),
+            store=str(session.store.root),
+            notes=notes,
             tracking_uri=session.tracking_uri,
             name="",
         )
         own = answer(replace(question, name="own"))
         asked = _names()
         reports = _ask(question, asked)
-        unseen = [node for node in reports if not (notes / node).exists()]
+        unseen = reports.keys() - place.names(notes)
     finally:
-        shutil.rmtree(notes, ignore_errors=True)
+        place.remove(notes)
     silent = [name for node, name in asked.items() if node not in reports]
     yield Finding(
         what="nodes",
@@ -184,6 +179,20 @@ def _names() -> dict[str, str]:
     return {
         node: name if common[name] == 1 else f"{name} {node[:6]}" for node, name in names.items()
     }
+
+
+def _store(question: NodeQuestion) -> tuple[str, float | None]:
+    """Why the store is not the driver's, and GiB free where it lies."""
+    try:
+        place = open_place(question.store)
+        if place.read(f"{question.notes}/driver") is None:
+            return f"the driver's note in {question.store} is not there", None
+        place.create(f"{question.notes}/{question.name}", question.name.encode())
+    except (OSError, ConfigError) as error:
+        return str(error), None
+    if isinstance(place.root, Path):
+        return "", shutil.disk_usage(place.root).free / 2**30
+    return "", None
 
 
 def _ask(question: NodeQuestion, nodes: Mapping[str, str]) -> dict[str, NodeReport]:
@@ -294,6 +303,6 @@ def _other_data(report: NodeReport, name: str, wanted: str) -> str:
 
 
 def _short_of_disk(report: NodeReport) -> str:
-    if report.store or report.free_gib >= LEAST_FREE_GIB:
+    if report.free_gib is None or report.free_gib >= LEAST_FREE_GIB:
         return ""
     return f"{report.free_gib:.1f} GiB free where the store lies"

@@ -39,7 +39,7 @@ def open_tracking(session: Session, *, patience_s: float = 0.0) -> BackgroundTra
     )
     return BackgroundTracker(
         tracker,
-        session.writer_folder,
+        session.writer_place,
         lease_s=session.spec.resources.lease_s,
         patience_s=patience_s,
     )

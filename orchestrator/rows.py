@@ -1,13 +1,14 @@
 """From stage folders to the rows of every table for one job."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from iac_core.errors import DataError, Problem
 from iac_core.evaluation.metrics import aggregate
 from results.schema import TABLES, conform
 from workers.run_stage import Failure
@@ -63,9 +64,9 @@ def curves(state_tasks: Sequence[StageTask], store: StageStore) -> dict[str, Row
     """Return kind of stage → its curve, for the stages of a job that have one."""
     found = {}
     for task in state_tasks:
-        path = store.folder(task.kind, task.key) / CURVE
-        if path.exists():
-            found[task.kind] = json.loads(path.read_text(encoding="utf-8"))
+        raw = store.read(task.kind, task.key, CURVE)
+        if raw is not None:
+            found[task.kind] = json.loads(raw)
     return found
 
 
@@ -145,8 +146,7 @@ def _patient_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows
     record = records.get("evaluate")
     if record is None:
         return []
-    path = store.folder("evaluate", record.key) / PATIENTS
-    rows: Rows = json.loads(path.read_text(encoding="utf-8"))
+    rows: Rows = json.loads(_file(store, record, PATIENTS))
     for row in rows:
         row["surface_dice_2mm"] = row.pop("surface_dice")
     return rows
@@ -156,8 +156,7 @@ def _trajectory_rows(records: Mapping[str, StageRecord], store: StageStore) -> R
     record = records.get("search")
     if record is None:
         return []
-    path = store.folder("search", record.key) / TRAJECTORY
-    with np.load(path) as arrays:
+    with np.load(io.BytesIO(_file(store, record, TRAJECTORY))) as arrays:
         saved = {name: arrays[name] for name in arrays.files}
     edges, operations = saved["edges"].tolist(), saved["operations"].tolist()
     return [
@@ -186,8 +185,7 @@ def _event_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
     record = records.get("search")
     if record is None:
         return []
-    path = store.folder("search", record.key) / EVENTS
-    rows: Rows = json.loads(path.read_text(encoding="utf-8"))
+    rows: Rows = json.loads(_file(store, record, EVENTS))
     return [{**row, "operations": ",".join(row["operations"])} for row in rows]
 
 
@@ -245,6 +243,14 @@ def _last_seconds(record: StageRecord | None) -> float | None:
     return float(last["end"] - last["start"])
 
 
-def stage_file(store: StageStore, record: StageRecord, name: str) -> Path:
-    """Return the path of a file in a finished stage's folder."""
-    return store.folder(record.kind, record.key) / name
+def _file(store: StageStore, record: StageRecord, name: str) -> bytes:
+    content = store.read(record.kind, record.key, name)
+    if content is None:
+        problem = Problem(
+            file=f"{store.root}/{record.kind}/{record.key}/{name}",
+            rule="a finished stage must have all its files",
+            value="no such file",
+            way_out="remove the stage, and the sweep computes it again",
+        )
+        raise DataError([problem])
+    return content

@@ -245,8 +245,8 @@ class _SweepRun:
         if end.failure is not None and end.pid == 0:
             end = replace(end, failure=self._inquest(task, end.failure))
         if end.ending == "held":
-            folder = self.room.store.lease_folder(task.kind, task.key)
-            self.elsewhere[place] = task, LeaseWatch(folder, self.room.resources.lease_s)
+            leases = self.room.store.lease_place(task.kind, task.key)
+            self.elsewhere[place] = task, LeaseWatch(leases, self.room.resources.lease_s)
             self.view.ended(task, end)
             return
         if end.ending == "done" and end.record is not None:
@@ -314,7 +314,7 @@ class _SweepRun:
     def _look_for_silence(self, task: StageTask) -> None:
         place = (task.kind, task.key)
         if place not in self.watches:
-            folder = self.room.store.lease_folder(task.kind, task.key)
+            folder = self.room.store.lease_place(task.kind, task.key)
             self.watches[place] = LeaseWatch(folder, self.room.resources.lease_s)
         number = self.watches[place].silent_number()
         if number is None or number <= self.given_up[place] or self.room.stop_file.exists():

@@ -20,7 +20,8 @@ from orchestrator.plan import Plan, make_plan
 from orchestrator.run_sweep import SweepRoom
 from orchestrator.spec import DatasetSettings, SweepError, SweepSpec, Tables, load_sweep
 from workers.job import content_hash
-from workers.stage_store import StageStore, write_json
+from workers.places import Place
+from workers.stage_store import StageStore
 from workers.tasks import CONTROLS, DataSource
 
 
@@ -98,10 +99,10 @@ class Session:
         return self.run_dir / f"stop.{platform.node()}.{os.getpid()}"
 
     @property
-    def writer_folder(self) -> Path:
+    def writer_place(self) -> Place:
         """Where the lease lies that lets one driver at a time write to MLflow."""
-        place = content_hash([self.tracking_uri, self.experiment])
-        return self.store.root / "leases" / f"tracking-{place}"
+        name = content_hash([self.tracking_uri, self.experiment])
+        return self.store.place.at(f"leases/tracking-{name}")
 
 
 def tables() -> Tables:
@@ -135,7 +136,7 @@ def open_sweep(
     except SweepError as error:
         found = _problems_of_folders(error.datasets) if needs_data else []
         raise SweepError([*error.problems, *found]) from error
-    store = StageStore(Path(spec.store) if spec.store else runs_dir / "store")
+    store = StageStore(spec.store or runs_dir / "store")
     expansion = expand(spec)
     problems: list[Problem] = []
     used = {job.dataset for job in expansion.jobs}
@@ -205,13 +206,12 @@ def _checked(
     settings: DatasetSettings, dataset: SegmentationDataset, found: str, store: StageStore
 ) -> tuple[Problem, ...]:
     """Every problem of the volumes; a folder that was found clean is not read again."""
-    note = store.root / "checks" / f"{settings.layout}-{found}.json"
-    if note.exists():
+    note = f"checks/{settings.layout}-{found}.json"
+    if store.place.read(note) is not None:
         return ()
     summary = check_dataset(dataset)
     if not summary.problems:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_json(note, asdict(summary))
+        store.place.create(note, json.dumps(asdict(summary), indent=1).encode())
     return summary.problems
 
 

@@ -30,6 +30,7 @@ from orchestrator.rows import curves, job_tables
 from results.store import write_table
 from workers.job import Job, content_hash
 from workers.lease import TIME_TO_LIVE_S, Lease, LeaseLostError, LeaseWatch
+from workers.places import Place
 from workers.run_stage import Failure
 from workers.stage_store import StageStore
 from workers.tasks import StageTask
@@ -349,7 +350,7 @@ class BackgroundTracker:
 
     Args:
         tracker: The writer; used by the thread alone.
-        lease_folder: Where the lease lies.
+        lease_place: Where the lease lies.
         lease_s: Its time to live.
         patience_s: How long `close` waits for another writer to end.
         pause_s: Before the server is asked again.
@@ -358,14 +359,14 @@ class BackgroundTracker:
     def __init__(
         self,
         tracker: Tracker,
-        lease_folder: Path,
+        lease_place: Place | Path,
         *,
         lease_s: float = TIME_TO_LIVE_S,
         patience_s: float = 0.0,
         pause_s: float = _PAUSE_S,
     ) -> None:
         self._tracker = tracker
-        self._lease_folder, self._lease_s, self._patience_s = lease_folder, lease_s, patience_s
+        self._lease_place, self._lease_s, self._patience_s = lease_place, lease_s, patience_s
         self._pause_s = pause_s
         self._lease: Lease | None = None
         self._is_closing = threading.Event()
@@ -416,12 +417,12 @@ class BackgroundTracker:
         if self._lease is not None:
             self._lease.check()
             return self._lease
-        watch = LeaseWatch(self._lease_folder, self._lease_s)
+        watch = LeaseWatch(self._lease_place, self._lease_s)
         last = 0.0
         while True:
             try:
                 found = Lease.take(
-                    self._lease_folder,
+                    self._lease_place,
                     time_to_live_s=self._lease_s,
                     dead_number=watch.dead_number() or 0,
                 )

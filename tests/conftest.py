@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from s3_server import S3Server, new_bucket
 
 from iac_core.config import PrepareSettings, SplitSettings
 from iac_core.data.acdc import Acdc
@@ -106,6 +107,27 @@ def write_sweep(tmp_path, phantom_folder):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A server of buckets on the loopback."""
+    server = S3Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_root(s3_server, tmp_path, monkeypatch) -> str:
+    """A prefix of an empty bucket; environment and cache are set up for it."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("IAC_CACHE", str(tmp_path / "cache"))
+    return f"s3://{new_bucket()}/hearts"
 
 
 @pytest.fixture

@@ -37,6 +37,8 @@ ONLY_IN = {
         "iac_core/nnunet/cases.py",
         "iac_core/nnunet/commands.py",
     },
+    "s3fs": {"workers/object_place.py"},
+    "botocore": {"workers/object_place.py"},
     "jinja2": {"results/report.py", "orchestrator/data_page.py"},
 }
 CORE_IMPORTS = {

@@ -9,6 +9,8 @@ kind             what it is                                         tries after 
 ``gpu_memory``   the GPU was out of it                              3, each with every batch cut
                                                                     into twice as many parts
 ``lost``         the worker or its node died                        3
+``store_away``   the bucket of the stages did not answer, or its    3, after a pause
+                 copies on the host were removed
 ``timeout``      it took longer than its ``timeout_min``            0: the same command goes on
 ``not_finite``   a loss or divergence is no number                  0: the seed fixes it
 ``data``         a file is wrong                                    0: the file must change
@@ -24,17 +26,20 @@ submitted again as often as that happens.
 
 import errno
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from iac_core.errors import ConfigError, DataError, SearchError, ShapeError
+from workers.places import StoreAwayError, cache_folder
 
 FailureKind = Literal[
     "disk_full",
     "host_memory",
     "gpu_memory",
     "lost",
+    "store_away",
     "timeout",
     "not_finite",
     "data",
@@ -42,9 +47,15 @@ FailureKind = Literal[
     "code",
     "quarantined",
 ]
-TRIES: dict[FailureKind, int] = {"disk_full": 3, "host_memory": 1, "gpu_memory": 3, "lost": 3}
+TRIES: dict[FailureKind, int] = {
+    "disk_full": 3,
+    "host_memory": 1,
+    "gpu_memory": 3,
+    "lost": 3,
+    "store_away": 3,
+}
 """Kind → how often a failed stage is tried again in one run; kinds that are missing never are."""
-PAUSE_S: dict[FailureKind, float] = {"disk_full": 5.0}
+PAUSE_S: dict[FailureKind, float] = {"disk_full": 5.0, "store_away": 10.0}
 """Kind → seconds before the first further try; each further one waits twice as long."""
 
 
@@ -65,6 +76,8 @@ def kind_of(error: BaseException) -> FailureKind:
             return "gpu_memory"
         if isinstance(seen, MemoryError):
             return "host_memory"
+        if isinstance(seen, StoreAwayError) or _is_gone_from_cache(seen):
+            return "store_away"
         seen = seen.__cause__ or seen.__context__
     if isinstance(error, SearchError) and "finite" in str(error):
         return "not_finite"
@@ -105,3 +118,10 @@ def vain_attempts(attempts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
         elif attempt["outcome"] in ("failed", "lost") and attempt.get("kind") != "disk_full":
             found.append(attempt)
     return found
+
+
+def _is_gone_from_cache(error: BaseException) -> bool:
+    """Whether a file is missing that this host kept for a store in a bucket."""
+    if not isinstance(error, FileNotFoundError) or not error.filename:
+        return False
+    return Path(str(error.filename)).is_relative_to(cache_folder())

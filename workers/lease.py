@@ -7,6 +7,8 @@
     lease.000001.over    the holder gave it back
     lease.000002.json    the next one, taken after the first was over or had run out
 
+They lie in a folder or, under the same names, in an object store.
+
 The lease with the highest number counts. Whoever takes over creates the next number, so of two
 that try one wins, and the holder before it finds out that it was superseded whenever it looks: it
 must then leave the result alone. Nobody compares clocks of two machines: a holder counts as dead
@@ -20,7 +22,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +31,7 @@ from typing import Any
 import psutil
 
 from iac_core.errors import IacError
+from workers.places import LocalPlace, Place
 
 TIME_TO_LIVE_S = 120.0
 """Longer than a network file system may show an old state (a minute by default)."""
@@ -66,14 +69,14 @@ class Lease:
     """A lease that this process holds; a thread renews it until it is given back or lost.
 
     Args:
-        folder: Where it lies.
+        place: Where it lies.
         number: Its number.
         time_to_live_s: After so long without a beat others count it as dead.
     """
 
-    def __init__(self, folder: Path, number: int, time_to_live_s: float) -> None:
+    def __init__(self, place: Place, number: int, time_to_live_s: float) -> None:
         self.number = number
-        self._folder, self._time_to_live_s = folder, time_to_live_s
+        self._place, self._time_to_live_s = place, time_to_live_s
         self._ended, self._lost = threading.Event(), threading.Event()
         self._beat = 0
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -81,24 +84,24 @@ class Lease:
 
     @classmethod
     def take(
-        cls, folder: Path, *, time_to_live_s: float, dead_number: int = 0
+        cls, place: Place | Path, *, time_to_live_s: float, dead_number: int = 0
     ) -> "Lease | Holder":
         """Take the lease of a folder, or return who holds it.
 
         Args:
-            folder: Created if it is missing.
+            place: The folder, created if it is missing.
             time_to_live_s: Of the lease.
             dead_number: A lease of this number or lower has run out, as the caller has watched
                 (`LeaseWatch`).
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        found = holder(folder)
+        place = _as_place(place)
+        found = holder(place)
         if not found.is_known_dead and found.number > dead_number:
             return found
         number = found.number + 1
-        if not _create(_path(folder, number, "json"), json.dumps(_own_identity())):
-            return holder(folder)
-        return cls(folder, number, time_to_live_s)
+        if not place.create(_name(number, "json"), json.dumps(_own_identity()).encode()):
+            return holder(place)
+        return cls(place, number, time_to_live_s)
 
     @property
     def is_lost(self) -> bool:
@@ -124,7 +127,7 @@ class Lease:
         """End it, so that the next one need not wait; a lost one is left alone."""
         self.stop()
         try:
-            _path(self._folder, self.number, "over").touch()
+            self._place.write(_name(self.number, "over"), b"", durable=False)
         except OSError:
             return  # the folder is gone, or full: it runs out by itself
 
@@ -155,42 +158,40 @@ class Lease:
         self._lost.set()
 
     def _write_beat(self) -> None:
-        path = _path(self._folder, self.number, "beat")
-        temporary = path.with_name(f"{path.name}.tmp")
-        temporary.write_text(str(self._beat + 1), encoding="utf-8")
-        temporary.replace(path)
+        content = str(self._beat + 1).encode()
+        self._place.write(_name(self.number, "beat"), content, durable=False)
         self._beat += 1
 
     def _is_superseded(self) -> bool:
-        return _newest(self._folder) != self.number
+        return _newest(self._place.names()) != self.number
 
 
 class LeaseWatch:
     """Watches the lease of a folder until it is free or has run out, by this machine's clock.
 
     Args:
-        folder: Where it lies.
+        place: Where it lies.
         time_to_live_s: Of the lease.
         clock: Seconds that only rise.
     """
 
     def __init__(
         self,
-        folder: Path,
+        place: Place | Path,
         time_to_live_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder, self._time_to_live_s, self._clock = folder, time_to_live_s, clock
+        self._place, self._time_to_live_s, self._clock = _as_place(place), time_to_live_s, clock
         self._seen, self._since = (-1, -1), clock()
 
     def dead_number(self) -> int | None:
         """Return the number of the newest lease if it is dead or over, else None."""
-        found = holder(self._folder)
+        found = holder(self._place)
         return found.number if found.is_known_dead else self._silent_number(found)
 
     def silent_number(self) -> int | None:
         """Return the number of the newest lease if it has run out and nobody knows why."""
-        found = holder(self._folder)
+        found = holder(self._place)
         return None if found.is_known_dead else self._silent_number(found)
 
     def _silent_number(self, found: Holder) -> int | None:
@@ -201,59 +202,38 @@ class LeaseWatch:
         return found.number if now - self._since > self._time_to_live_s else None
 
 
-def holder(folder: Path) -> Holder:
+def holder(place: Place | Path) -> Holder:
     """Return what is known of the newest lease of a folder."""
-    number = _newest(folder)
-    if number == 0:
+    place = _as_place(place)
+    names = place.names()
+    number = _newest(names)
+    raw = place.read(_name(number, "json")) if number else None
+    if raw is None:
         return Holder()
     try:
-        raw = _path(folder, number, "json").read_text(encoding="utf-8")
         identity: dict[str, Any] | None = json.loads(raw)
-    except FileNotFoundError:
-        return Holder()
     except ValueError:
         identity = None  # created this moment, on a file system without links
-    try:
-        beat = int(_path(folder, number, "beat").read_text(encoding="utf-8") or 0)
-    except (FileNotFoundError, ValueError):
-        beat = 0
+    is_over = _name(number, "over") in names
+    beat = b"" if is_over else place.read(_name(number, "beat")) or b""
     return Holder(
         number=number,
         identity=identity,
-        beat=beat,
-        is_over=_path(folder, number, "over").exists(),
+        beat=int(beat) if beat.isdigit() else 0,
+        is_over=is_over,
     )
 
 
-def _newest(folder: Path) -> int:
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return 0
+def _newest(names: Iterable[str]) -> int:
     return max((int(found[1]) for name in names if (found := _NAME.fullmatch(name))), default=0)
 
 
-def _path(folder: Path, number: int, suffix: str) -> Path:
-    return folder / f"lease.{number:06d}.{suffix}"
+def _name(number: int, suffix: str) -> str:
+    return f"lease.{number:06d}.{suffix}"
 
 
-def _create(path: Path, text: str) -> bool:
-    """Create a file with its content; False if it is there already."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without links
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
-        except FileExistsError:
-            return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True
+def _as_place(place: Place | Path) -> Place:
+    return LocalPlace(place) if isinstance(place, Path) else place
 
 
 def _machine() -> str:
@@ -272,6 +252,7 @@ def _own_identity() -> dict[str, Any]:
         "machine": _machine(),
         "pid": process.pid,
         "started": process.create_time(),
+        "token": uuid.uuid4().hex,
     }
 
 

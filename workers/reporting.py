@@ -1,12 +1,15 @@
 """How a running stage is heard and stopped from outside: two files, no connection."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Literal
 
+from workers.places import StoreAwayError
 from workers.preemption import Preemption
 from workers.stage_store import Attempt
 
+logger = logging.getLogger(__name__)
 StopCause = Literal["stopped", "preempted", "timeout"]
 
 
@@ -37,11 +40,16 @@ class FileReporter:
         self.cause: StopCause | None = None
 
     def progress(self, *, epoch: int, n_epochs: int, **values: float) -> None:
-        """Leave the latest epoch and numbers where the driver finds them."""
+        """Leave the latest epoch and numbers where the driver finds them.
+
+        If the store is away they come with a later epoch; the lease says when it was for too long.
+        """
         self.last_epoch = epoch
-        self._attempt.report(
-            {"epoch": epoch, "n_epochs": n_epochs, "reported_at": time.time(), **values}
-        )
+        note = {"epoch": epoch, "n_epochs": n_epochs, "reported_at": time.time(), **values}
+        try:
+            self._attempt.report(note)
+        except StoreAwayError as error:
+            logger.warning("epoch %d was not reported: %s", epoch, error)
 
     def should_stop(self) -> bool:
         """Return whether the user asked to stop, the host is going away, or time is up.

@@ -1,6 +1,7 @@
 """The worker's only entry: compute one stage, whatever happens, and say how it ended."""
 
 import gc
+import logging
 import os
 import traceback
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from iac_core.errors import StopRequested
+from iac_core.errors import ConfigError, StopRequested
 from workers.failures import FailureKind, kind_of
 from workers.lease import TIME_TO_LIVE_S, Holder, LeaseLostError
 from workers.preemption import Preemption
@@ -21,6 +22,7 @@ from workers.stage_store import Attempt, StageRecord, StageStore
 from workers.stages import STAGES, StageRoom
 from workers.tasks import StageTask
 
+logger = logging.getLogger(__name__)
 COMPLETIONS = "IAC_COMPLETIONS"
 Ending = Literal["done", "failed", "stopped", "preempted", "held"]
 
@@ -30,7 +32,7 @@ class StageOrder:
     """How a stage is to be computed: nothing here changes its result.
 
     Attributes:
-        store_root: Folder of the stages.
+        store_root: Folder or URL of the stages.
         stop_file: The stage checkpoints and ends when this file appears.
         device: ``cpu``, ``cuda`` or ``auto``.
         n_threads: Threads of torch in this process.
@@ -123,34 +125,21 @@ def run_stage(
 
 
 def _run_stage(task: StageTask, order: StageOrder, preemption: Preemption) -> StageEnd:
-    store = StageStore(Path(order.store_root))
-    found = store.record(task.kind, task.key)
-    if found is not None:
-        return StageEnd(ending="done", record=found, was_computed=False, pid=os.getpid())
-    if preemption.is_announced():
-        return StageEnd(ending="preempted", pid=os.getpid())
     torch.set_num_threads(order.n_threads)
     device = _device(order.device)
     try:
-        attempt = store.begin(
-            task.kind,
-            task.key,
-            device=device.type,
-            time_to_live_s=order.time_to_live_s,
-            dead_number=order.dead_number,
-            submission=order.submission,
-            n_micro_batches=order.n_micro_batches,
-        )
-    except OSError as error:
+        store = StageStore(order.store_root)
+        attempt = _begin(task, order, store, device, preemption)
+    except (OSError, ConfigError) as error:
         return _failed(task, error, epoch=0)
-    if isinstance(attempt, Holder):
-        return StageEnd(ending="held", pid=os.getpid())
-    found = store.publish_finished(task.kind, task.key)
-    if found is not None:
-        attempt.clear()
-        return StageEnd(ending="done", record=found, was_computed=False, pid=os.getpid())
+    if isinstance(attempt, StageEnd):
+        return attempt
     reporter = FileReporter(attempt, Path(order.stop_file), preemption, order.timeout_s)
     try:
+        found = store.publish_finished(task.kind, task.key)
+        if found is not None:
+            attempt.clear()
+            return StageEnd(ending="done", record=found, was_computed=False, pid=os.getpid())
         return _compute(task, order, store, attempt, reporter, device)
     except StopRequested as stop:
         if reporter.cause == "timeout":
@@ -165,10 +154,39 @@ def _run_stage(task: StageTask, order: StageOrder, preemption: Preemption) -> St
         except LeaseLostError:
             attempt.lease.stop()
             return StageEnd(ending="held", pid=os.getpid())
+        except OSError:
+            logger.warning("the lease of %s %s could not be looked at", task.kind, task.key)
         end = _failed(
             task, error, epoch=reporter.last_epoch, n_micro_batches=attempt.n_micro_batches
         )
         return _given_up(attempt, end)
+
+
+def _begin(
+    task: StageTask,
+    order: StageOrder,
+    store: StageStore,
+    device: torch.device,
+    preemption: Preemption,
+) -> Attempt | StageEnd:
+    """A new attempt, or why there is nothing to compute here."""
+    found = store.record(task.kind, task.key)
+    if found is not None:
+        return StageEnd(ending="done", record=found, was_computed=False, pid=os.getpid())
+    if preemption.is_announced():
+        return StageEnd(ending="preempted", pid=os.getpid())
+    attempt = store.begin(
+        task.kind,
+        task.key,
+        device=device.type,
+        time_to_live_s=order.time_to_live_s,
+        dead_number=order.dead_number,
+        submission=order.submission,
+        n_micro_batches=order.n_micro_batches,
+    )
+    if isinstance(attempt, Holder):
+        return StageEnd(ending="held", pid=os.getpid())
+    return attempt
 
 
 def timeout_failure(task: StageTask, timeout_s: float, *, epoch: int, words: str) -> Failure:

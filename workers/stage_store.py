@@ -1,6 +1,6 @@
-"""Stage folders: where the outcome of every stage lies, whole or absent.
+"""The store of stages: where the outcome of every stage lies, whole or absent.
 
-::
+In a folder (`workers.places.LocalPlace`)::
 
     <root>/<kind>/<key>/                         the outcome; manifest.json says that it is whole
     <root>/attempts/<kind>-<key>/lease.*         who computes it now (`workers.lease`)
@@ -14,28 +14,43 @@
 An attempt holds the stage's lease and writes into its own folder only. It ends by writing the
 manifest there and renaming the folder into place; an attempt whose lease was taken over does not
 publish, and a rename never overwrites. A folder without a manifest never happened.
+
+In a bucket (`workers.object_place.ObjectPlace`) the same names, but nothing can be renamed::
+
+    <root>/<kind>/<key>/manifest.json            created once; its last attempt is the winner
+    <root>/attempts/<kind>-<key>/<attempt id>/   as above; the winner's files stay here
+
+An attempt works in a folder of its host. Its checkpoint and parts are uploaded when it reports
+progress, so that another host can go on from them; at its end its files, then its manifest beside
+them, then the manifest of the stage, which only one can create. Who builds on the stage copies the
+files into a folder of the host once.
 """
 
 import contextlib
 import json
 import os
-import shutil
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iac_core.data.prepare import PARTS
 from workers.lease import TIME_TO_LIVE_S, Holder, Lease, LeaseLostError, holder
+from workers.places import (
+    ATTEMPT,
+    CHECKPOINT,
+    MANIFEST,
+    OUTCOME,
+    PROGRESS,
+    Place,
+    attempts_of,
+    open_place,
+    write_file,
+)
 
-CHECKPOINT = "checkpoint.pt"
-_MANIFEST = "manifest.json"
-_ATTEMPT = "attempt.json"
-_OUTCOME = "outcome.json"
-_PROGRESS = "progress.json"
+__all__ = ["CHECKPOINT", "Attempt", "StageRecord", "StageStore", "write_json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,33 +77,45 @@ class StageRecord:
 
 
 class StageStore:
-    """The folder of all stages.
+    """All stages.
 
     Args:
-        root: A folder that every worker and the driver see under this path.
+        root: A folder that every worker and the driver see under this path, or ``s3://…``.
+
+    Raises:
+        ConfigError: If the root is neither, or s3fs is missing.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path | str) -> None:
+        self.place = open_place(root)
+        self.root = self.place.root
 
     def folder(self, kind: str, key: str) -> Path:
-        """Return where the outcome of a stage lies once it is whole."""
-        return self.root / kind / key
+        """Return a folder of this host with the files of a stage that is whole; only read it.
+
+        Raises:
+            DataError: If an object store has no such stage.
+        """
+        return self.place.fetch(f"{kind}/{key}")
+
+    def read(self, kind: str, key: str, name: str) -> bytes | None:
+        """Return one file of a finished stage, or None if there is none."""
+        folder = self.place.outcome(f"{kind}/{key}")
+        return None if folder is None else self.place.read(f"{folder}/{name}")
 
     def keys(self, kind: str) -> frozenset[str]:
         """Return the keys of the stages of a kind that may be whole (`record` says it)."""
-        try:
-            return frozenset(os.listdir(self.root / kind))
-        except FileNotFoundError:
-            return frozenset()
+        return self.place.names(kind)
 
     def record(self, kind: str, key: str) -> StageRecord | None:
         """Return the manifest of a stage, or None if it never happened."""
-        raw = _read_json(self.folder(kind, key) / _MANIFEST)
-        if raw is None:
-            return None
-        raw["attempts"] = tuple(raw["attempts"])
-        return StageRecord(**raw)
+        raw = self.place.read(f"{kind}/{key}/{MANIFEST}")
+        return None if raw is None else _parsed(raw)
+
+    def records(self, kind: str, keys: Iterable[str]) -> list[StageRecord]:
+        """Return the manifests of many stages, without those that never happened."""
+        found = self.place.read_all(f"{kind}/{key}/{MANIFEST}" for key in keys)
+        return [_parsed(raw) for raw in found.values()]
 
     def begin(
         self,
@@ -117,17 +144,16 @@ class StageStore:
             The attempt, or who else computes the stage now.
         """
         lease = Lease.take(
-            self.lease_folder(kind, key),
+            self.lease_place(kind, key),
             time_to_live_s=time_to_live_s,
             dead_number=dead_number,
         )
         if isinstance(lease, Holder):
             return lease
         before = [row.get("n_micro_batches", 1) for row in self.attempts(kind, key)]
-        earlier = self._attempt_folders(kind, key)
+        earlier = self._attempts(kind, key)
         identity = f"{time.time_ns():x}-{uuid.uuid4().hex[:8]}"
-        folder = self._attempts(kind, key) / identity
-        folder.mkdir(parents=True)
+        name = f"{attempts_of(f'{kind}/{key}')}/{identity}"
         description = {
             "attempt_id": identity,
             "start": time.time(),
@@ -137,31 +163,37 @@ class StageStore:
             "submission": submission,
             "n_micro_batches": max([n_micro_batches, *before]),
         }
-        write_json(folder / _ATTEMPT, description)
-        checkpoints = [path / CHECKPOINT for path in earlier if (path / CHECKPOINT).exists()]
-        if checkpoints:
-            newest = max(checkpoints, key=lambda path: path.stat().st_mtime_ns)
-            shutil.copyfile(newest, folder / CHECKPOINT)
-        for path in earlier:
-            _take_over(path / PARTS, folder / PARTS)
+        try:
+            folder = self.place.workbench(name)
+            self._write(f"{name}/{ATTEMPT}", description)
+            self.place.take_over(earlier, name)
+        except BaseException:
+            lease.give_back()
+            raise
         return Attempt(
-            store=self, kind=kind, key=key, folder=folder, description=description, lease=lease
+            store=self,
+            kind=kind,
+            key=key,
+            name=name,
+            folder=folder,
+            description=description,
+            lease=lease,
         )
 
     def publish_finished(self, kind: str, key: str) -> StageRecord | None:
-        """Put an attempt into place that ended between its manifest and its rename, if any.
+        """Put an attempt into place that ended between its manifest and that of the stage, if any.
 
         For the holder of the lease.
         """
-        for folder in self._attempt_folders(kind, key):
-            if (folder / _MANIFEST).exists():
-                _publish(folder, self.folder(kind, key))
+        for name in self._attempts(kind, key):
+            if self.place.read(f"{name}/{MANIFEST}") is not None:
+                self.place.publish(name, f"{kind}/{key}")
                 break
         return self.record(kind, key)
 
-    def lease_folder(self, kind: str, key: str) -> Path:
+    def lease_place(self, kind: str, key: str) -> Place:
         """Return where the leases of a stage lie."""
-        return self._attempts(kind, key)
+        return self.place.at(attempts_of(f"{kind}/{key}"))
 
     def attempts(self, kind: str, key: str) -> list[dict[str, Any]]:
         """Return the attempts of a stage that is not whole, oldest first.
@@ -169,11 +201,11 @@ class StageStore:
         An attempt without an outcome counts as ``lost``: it died, or it is still running.
         """
         found = []
-        for folder in self._attempt_folders(kind, key):
-            description = _read_json(folder / _ATTEMPT)
+        for name in self._attempts(kind, key):
+            description = self._read(f"{name}/{ATTEMPT}")
             if description is not None:
-                ended = _read_json(folder / _OUTCOME) or {"outcome": "lost", "end": None}
-                epoch = (_read_json(folder / _PROGRESS) or {}).get("epoch", 0)
+                ended = self._read(f"{name}/{OUTCOME}") or {"outcome": "lost", "end": None}
+                epoch = (self._read(f"{name}/{PROGRESS}") or {}).get("epoch", 0)
                 found.append({**description, "epoch": epoch, **ended})
         return found
 
@@ -181,7 +213,7 @@ class StageStore:
         """Return the attempts without the last one if that may still be running."""
         found = self.attempts(kind, key)
         is_open = bool(found) and found[-1]["outcome"] == "lost" and "kind" not in found[-1]
-        if is_open and not holder(self.lease_folder(kind, key)).is_known_dead:
+        if is_open and not holder(self.lease_place(kind, key)).is_known_dead:
             found.pop()
         return found
 
@@ -200,47 +232,60 @@ class StageStore:
             cause: Kind of failure.
             error: What is known of it.
         """
-        path = self._attempts(kind, key) / attempt_id / _OUTCOME
-        if path.parent.is_dir() and not path.exists():
-            with contextlib.suppress(OSError):  # a full disk, or another has just finished it
-                write_json(path, {"outcome": "lost", "end": None, "kind": cause, "error": error})
+        name = f"{attempts_of(f'{kind}/{key}')}/{attempt_id}"
+        note = {"outcome": "lost", "end": None, "kind": cause, "error": error}
+        with contextlib.suppress(OSError):  # a full disk, or another has just finished it
+            names = self.place.names(name)
+            if ATTEMPT in names and OUTCOME not in names:
+                self._write(f"{name}/{OUTCOME}", note)
 
     def progress(self, kind: str, key: str) -> dict[str, Any] | None:
         """Return what the newest attempt of a stage last reported."""
-        folders = self._attempt_folders(kind, key)
-        return _read_json(folders[-1] / _PROGRESS) if folders else None
+        names = self._attempts(kind, key)
+        return self._read(f"{names[-1]}/{PROGRESS}") if names else None
 
     def begun(self) -> frozenset[tuple[str, str]]:
         """Return ``(kind, key)`` of the stages that are not whole and that somebody has begun."""
-        try:
-            names = os.listdir(self.root / "attempts")
-        except FileNotFoundError:
-            return frozenset()
-        found = (name.partition("-") for name in names)
+        found = (name.partition("-") for name in self.place.names("attempts"))
         return frozenset((kind, key) for kind, _, key in found)
 
     def is_under_way(self, kind: str, key: str) -> bool:
         """Return whether an attempt has no outcome yet: it is running, or it died."""
-        return any(not (folder / _OUTCOME).exists() for folder in self._attempt_folders(kind, key))
+        attempts = (self.place.names(name) for name in self._attempts(kind, key))
+        return any(ATTEMPT in names and OUTCOME not in names for names in attempts)
 
-    def _attempts(self, kind: str, key: str) -> Path:
-        return self.root / "attempts" / f"{kind}-{key}"
+    def _attempts(self, kind: str, key: str) -> list[str]:
+        """Names of the attempts of a stage, oldest first."""
+        folder = attempts_of(f"{kind}/{key}")
+        names = sorted(self.place.names(folder))
+        return [f"{folder}/{name}" for name in names if not name.startswith("lease.")]
 
-    def _attempt_folders(self, kind: str, key: str) -> list[Path]:
-        folder = self._attempts(kind, key)
-        try:
-            return sorted(path for path in folder.iterdir() if path.is_dir())
-        except FileNotFoundError:
-            return []
+    def _read(self, name: str) -> dict[str, Any] | None:
+        raw = self.place.read(name)
+        return None if raw is None else dict(json.loads(raw))
+
+    def _write(self, name: str, value: object, *, durable: bool = True) -> None:
+        self.place.write(name, _json(value), durable=durable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One execution of a stage; see the module docstring."""
+    """One execution of a stage; see the module docstring.
+
+    Attributes:
+        store: Where it lies.
+        kind: Kind of stage.
+        key: Its key.
+        name: Its name in the store.
+        folder: The folder on this host that it writes into.
+        description: Who, where, since when.
+        lease: That of the stage.
+    """
 
     store: StageStore
     kind: str
     key: str
+    name: str
     folder: Path
     description: Mapping[str, Any]
     lease: Lease
@@ -264,7 +309,7 @@ class Attempt:
         identity = self.description["attempt_id"]
         others = self.store.attempts(self.kind, self.key)
         earlier = [row for row in others if row["attempt_id"] < identity]
-        epoch = (_read_json(self.folder / _PROGRESS) or {}).get("epoch", 0)
+        epoch = (self.store._read(f"{self.name}/{PROGRESS}") or {}).get("epoch", 0)
         own = {**self.description, "epoch": epoch, "outcome": "done", "end": time.time()}
         record = StageRecord(
             kind=self.kind,
@@ -276,9 +321,11 @@ class Attempt:
                 {"attempt": number, **row} for number, row in enumerate([*earlier, own], start=1)
             ),
         )
-        write_json(self.folder / _MANIFEST, asdict(record))
+        place = self.store.place
+        place.send(self.name)
+        place.write(f"{self.name}/{MANIFEST}", _json(asdict(record)))
         self.lease.check()
-        _publish(self.folder, self.store.folder(self.kind, self.key))
+        place.publish(self.name, f"{self.kind}/{self.key}")
         self.clear()
         published = self.store.record(self.kind, self.key)
         assert published is not None
@@ -287,7 +334,7 @@ class Attempt:
     def clear(self) -> None:
         """Remove what attempts left of a stage that is whole."""
         self.lease.stop()
-        shutil.rmtree(self.folder.parent, ignore_errors=True)
+        self.store.place.tidy(f"{self.kind}/{self.key}")
 
     @property
     def n_micro_batches(self) -> int:
@@ -299,67 +346,34 @@ class Attempt:
 
         An attempt that was superseded leaves no note: its folder is another's to clear.
         """
+        place = self.store.place
+        note = {"outcome": outcome, "end": time.time(), **details}
         try:
             self.lease.check()
-            write_json(self.folder / _OUTCOME, {"outcome": outcome, "end": time.time(), **details})
+            place.keep(self.name)
+            place.write(f"{self.name}/{OUTCOME}", _json(note))
         except (LeaseLostError, OSError):
             self.lease.stop()
             return
         self.lease.give_back()
 
     def report(self, values: Mapping[str, Any]) -> None:
-        """Leave the latest progress for whoever looks."""
-        write_json(self.folder / _PROGRESS, dict(values), durable=False)
+        """Leave the latest progress for whoever looks, and the checkpoint for who comes next."""
+        place = self.store.place
+        place.keep(self.name)
+        place.write(f"{self.name}/{PROGRESS}", _json(dict(values)), durable=False)
 
 
-def _publish(folder: Path, target: Path) -> None:
-    """Rename a whole attempt into place and drop what only attempts need; never overwrites."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        folder.rename(target)
-    except OSError:
-        if not (target / _MANIFEST).exists():
-            raise
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    for name in (CHECKPOINT, _PROGRESS, _ATTEMPT, _OUTCOME):
-        (target / name).unlink(missing_ok=True)
-    shutil.rmtree(target / PARTS, ignore_errors=True)
-
-
-def _take_over(parts: Path, into: Path) -> None:
-    """Link the finished parts of an earlier attempt; it may still write others beside them."""
-    if not parts.is_dir():
-        return
-    into.mkdir(exist_ok=True)
-    for path in parts.iterdir():
-        target = into / path.name
-        if ".tmp" in path.suffixes or target.exists():
-            continue
-        try:
-            os.link(path, target)
-        except FileNotFoundError:
-            continue
-        except OSError:  # a file system without links
-            shutil.copyfile(path, target.with_suffix(".tmp"))
-            target.with_suffix(".tmp").replace(target)
-
-
-def write_json(path: Path, value: object, *, durable: bool = True) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write JSON beside a path and move it into place; NaN is written as ``NaN``."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    write_file(path, _json(value))
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Return the content, or None if there is no such file (any more)."""
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return value
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=1).encode()
+
+
+def _parsed(raw: bytes) -> StageRecord:
+    content = json.loads(raw)
+    content["attempts"] = tuple(content["attempts"])
+    return StageRecord(**content)

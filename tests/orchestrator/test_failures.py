@@ -135,7 +135,7 @@ def test_a_stage_whose_time_is_up_checkpoints_and_the_next_run_goes_on(open_with
     assert "the same command goes on from there" in end.failure.error
     (attempt,) = session.store.attempts("pretrain", end.failure.key)
     assert (attempt["outcome"], attempt["kind"]) == ("failed", "timeout")
-    folder = session.store.lease_folder("pretrain", end.failure.key)
+    folder = session.store.root / "attempts" / f"pretrain-{end.failure.key}"
     assert list(folder.glob("*/checkpoint.pt"))
     patient = open_with(arguments=slow)
     (end,) = run(patient)

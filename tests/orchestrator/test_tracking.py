@@ -140,7 +140,7 @@ def test_an_unknown_experiment_is_named_with_those_that_exist(session):
 
 
 def test_while_another_process_writes_jobs_are_kept(session):
-    other = Lease.take(session.writer_folder, time_to_live_s=60.0)
+    other = Lease.take(session.writer_place, time_to_live_s=60.0)
     result = sync_sweep(session)
     assert result.n_written == 0
     assert f"process {os.getpid()} on " in result.trouble
@@ -158,7 +158,7 @@ def test_a_writer_that_was_superseded_stops_writing(session):
         while tracking.n_written == 0:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        other = Lease.take(session.writer_folder, time_to_live_s=60.0, dead_number=99)
+        other = Lease.take(session.writer_place, time_to_live_s=60.0, dead_number=99)
         for job in jobs[1:]:
             tracking.put(job)
         tracking.close("FINISHED")

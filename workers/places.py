@@ -1,0 +1,325 @@
+"""Where the store of stages lies: one interface, a folder of a file system or an object store.
+
+`LocalPlace` is a folder that every host sees; `workers.object_place.ObjectPlace` is a prefix of an
+S3 bucket. Names are relative to the place, with ``/`` between their parts. Small files (leases,
+notes, manifests) go through `Place.read`, `Place.write` and `Place.create`; the large ones of an
+attempt through its workbench, a folder on this host.
+"""
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from iac_core.data.prepare import PARTS
+from iac_core.errors import ConfigError, IacError
+
+CHECKPOINT = "checkpoint.pt"
+MANIFEST = "manifest.json"
+ATTEMPT = "attempt.json"
+OUTCOME = "outcome.json"
+PROGRESS = "progress.json"
+OF_ATTEMPTS = (CHECKPOINT, PROGRESS, ATTEMPT, OUTCOME)
+"""Files, beside the folder `PARTS`, that only attempts need: no part of what a stage leaves."""
+_URL = re.compile(r"(\w+)://(.*)")
+_S3_URL = re.compile(r"s3://[^/\s]+(/[^/\s]+)*/?")
+
+
+class StoreAwayError(IacError, OSError):
+    """The object store did not answer as it should; what was under way can be tried again."""
+
+
+class Place(Protocol):
+    """A folder of small files that several hosts share, and the workbenches of attempts.
+
+    Every method may raise OSError; an object store raises `StoreAwayError` alone, unless the disk
+    of this host is the trouble.
+    """
+
+    @property
+    def root(self) -> Path | str:
+        """Where it is: a folder, or a URL."""
+        ...
+
+    @property
+    def seconds_between_looks(self) -> float:
+        """How long whoever waits for a change should wait before looking again, at least."""
+        ...
+
+    def check(self, *, writes: bool) -> None:
+        """Look whether it can be read, and written to.
+
+        Raises:
+            ConfigError: If a bucket does not answer, refuses, or is no help.
+        """
+        ...
+
+    def at(self, name: str) -> "Place":
+        """Return a folder of this place as a place."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content of a file, or None if there is none (any more)."""
+        ...
+
+    def read_all(self, names: Iterable[str]) -> Mapping[str, bytes]:
+        """Return the contents of those of many files that exist."""
+        ...
+
+    def write(self, name: str, content: bytes, *, durable: bool = True) -> None:
+        """Put a file into an existing folder, over an older one; it is whole or absent."""
+        ...
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Put a file where there is none, with its folders; of several callers one wins.
+
+        Args:
+            name: The file.
+            content: No other caller's may be the same: what is found is compared with it.
+
+        Returns:
+            False if there is another's already.
+        """
+        ...
+
+    def names(self, name: str = "") -> frozenset[str]:
+        """Return the names of files and folders directly in a folder; none if it is missing."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a folder and everything in it, as far as it can be removed."""
+        ...
+
+    def workbench(self, attempt: str) -> Path:
+        """Return the folder on this host that an attempt writes into, new and empty."""
+        ...
+
+    def take_over(self, earlier: Sequence[str], attempt: str) -> None:
+        """Put the newest checkpoint and all finished parts of earlier attempts on a workbench."""
+        ...
+
+    def keep(self, attempt: str) -> None:
+        """Let other hosts see a changed checkpoint and finished parts of a workbench."""
+        ...
+
+    def send(self, attempt: str) -> None:
+        """Let other hosts see what an attempt leaves behind; its manifest is not yet written."""
+        ...
+
+    def publish(self, attempt: str, stage: str) -> None:
+        """Make an attempt with a manifest the outcome of its stage, unless another one is."""
+        ...
+
+    def tidy(self, stage: str) -> None:
+        """Remove all that the attempts of a published stage left, but its outcome."""
+        ...
+
+    def outcome(self, stage: str) -> str | None:
+        """Return the name of the folder with the outcome of a stage, or None if it has none."""
+        ...
+
+    def fetch(self, stage: str) -> Path:
+        """Return a folder on this host with the outcome of a published stage, to be read only.
+
+        Raises:
+            DataError: If an object store has no such stage.
+        """
+        ...
+
+
+class LocalPlace:
+    """A folder of this host, or one on a network that all hosts see under the same path.
+
+    Attempts work in it; an outcome is renamed into its place.
+
+    Args:
+        root: The folder.
+    """
+
+    seconds_between_looks = 0.0
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def check(self, *, writes: bool) -> None:
+        """Do nothing: a folder is created as it is needed."""
+
+    def at(self, name: str) -> "LocalPlace":
+        """Return a folder below."""
+        return LocalPlace(self.root / name)
+
+    def read(self, name: str) -> bytes | None:
+        """Read a file."""
+        try:
+            return (self.root / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def read_all(self, names: Iterable[str]) -> Mapping[str, bytes]:
+        """Read one file after the other."""
+        contents = {name: self.read(name) for name in names}
+        return {name: content for name, content in contents.items() if content is not None}
+
+    def write(self, name: str, content: bytes, *, durable: bool = True) -> None:
+        """Write beside and move into place."""
+        write_file(self.root / name, content, durable=durable)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write beside and link: a link is never made over a file."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary.write_bytes(content)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            try:
+                with path.open("xb") as file:
+                    file.write(content)
+            except FileExistsError:
+                return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def names(self, name: str = "") -> frozenset[str]:
+        """List a folder."""
+        try:
+            return frozenset(os.listdir(self.root / name))
+        except FileNotFoundError:
+            return frozenset()
+
+    def remove(self, name: str) -> None:
+        """Remove a folder."""
+        shutil.rmtree(self.root / name, ignore_errors=True)
+
+    def workbench(self, attempt: str) -> Path:
+        """Return the attempt's own folder: everybody sees it."""
+        folder = self.root / attempt
+        folder.mkdir(parents=True)
+        return folder
+
+    def take_over(self, earlier: Sequence[str], attempt: str) -> None:
+        """Copy the newest checkpoint and link the finished parts."""
+        folder = self.root / attempt
+        checkpoints = [self.root / name / CHECKPOINT for name in earlier]
+        checkpoints = [path for path in checkpoints if path.exists()]
+        if checkpoints:
+            newest = max(checkpoints, key=lambda path: path.stat().st_mtime_ns)
+            shutil.copyfile(newest, folder / CHECKPOINT)
+        for name in earlier:
+            _link_parts(self.root / name / PARTS, folder / PARTS)
+
+    def keep(self, attempt: str) -> None:
+        """Do nothing: everybody sees the workbench."""
+
+    def send(self, attempt: str) -> None:
+        """Do nothing: everybody sees the workbench."""
+
+    def publish(self, attempt: str, stage: str) -> None:
+        """Rename a whole attempt into place and drop what only attempts need; never overwrites."""
+        folder, target = self.root / attempt, self.root / stage
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.rename(target)
+        except OSError:
+            if not (target / MANIFEST).exists():
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        for name in OF_ATTEMPTS:
+            (target / name).unlink(missing_ok=True)
+        shutil.rmtree(target / PARTS, ignore_errors=True)
+
+    def tidy(self, stage: str) -> None:
+        """Remove the folder of the attempts: the outcome was renamed."""
+        self.remove(attempts_of(stage))
+
+    def outcome(self, stage: str) -> str | None:
+        """Return the stage's own folder, where its outcome lies or will lie."""
+        return stage
+
+    def fetch(self, stage: str) -> Path:
+        """Return the folder itself."""
+        return self.root / stage
+
+
+def attempts_of(stage: str) -> str:
+    """Return the name of the folder of a stage's attempts and leases.
+
+    Examples:
+        >>> attempts_of("search/0123")
+        'attempts/search-0123'
+    """
+    return f"attempts/{stage.replace('/', '-')}"
+
+
+def open_place(root: Path | str) -> Place:
+    """Return the place at a path or URL.
+
+    Raises:
+        ConfigError: If it is no folder and no prefix of an S3 bucket, or s3fs is missing.
+    """
+    check_root(root)
+    if isinstance(root, Path) or "://" not in root:
+        return LocalPlace(Path(root))
+    from workers.object_place import ObjectPlace
+
+    return ObjectPlace(root)
+
+
+def check_root(root: Path | str) -> None:
+    """Check the form of the store's path or URL.
+
+    Raises:
+        ConfigError: If it is no folder and no prefix of an S3 bucket.
+    """
+    if isinstance(root, str) and _URL.fullmatch(root) and not _S3_URL.fullmatch(root):
+        raise ConfigError(
+            f"store must be a folder or s3://BUCKET/PREFIX, got {root!r}; give one of these, or "
+            "leave it out"
+        )
+
+
+def cache_folder() -> Path:
+    """Return where this host keeps copies of a bucket's stages: ``IAC_CACHE``, or in the home."""
+    return Path(os.environ.get("IAC_CACHE") or "~/.cache/iac").expanduser().absolute()
+
+
+def write_file(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a file beside a path and move it into place."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def is_finished_part(name: str) -> bool:
+    """Return whether a file among the parts of an attempt will not change any more."""
+    return ".tmp" not in Path(name).suffixes
+
+
+def _link_parts(parts: Path, into: Path) -> None:
+    """Link the finished parts of an earlier attempt; it may still write others beside them."""
+    if not parts.is_dir():
+        return
+    into.mkdir(exist_ok=True)
+    for path in parts.iterdir():
+        target = into / path.name
+        if not is_finished_part(path.name) or target.exists():
+            continue
+        try:
+            os.link(path, target)
+        except FileNotFoundError:
+            continue
+        except OSError:  # a file system without links
+            shutil.copyfile(path, target.with_suffix(".tmp"))
+            target.with_suffix(".tmp").replace(target)
