@@ -10,6 +10,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +18,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
 from orchestrator.resources import StageResources
-from workers.preemption import Preemption
+from workers.preemption import Preemption, note_of_node
 from workers.run_stage import Failure, StageEnd, StageOrder, run_stage
 from workers.tasks import StageTask
 
@@ -102,6 +103,10 @@ class RayExecutor:
             if waiting is task:
                 ray.cancel(reference, force=True)
 
+    def leaving_nodes(self) -> Sequence[str]:
+        """Return the nodes that Ray drains; it places nothing on them any more."""
+        return tuple(ray._private.state.state.get_draining_nodes())
+
     def n_gpus(self) -> float:
         """Return the GPUs of the cluster."""
         return float(ray.cluster_resources().get("GPU", 0.0))
@@ -145,6 +150,7 @@ def _first_line(error: BaseException) -> str:
 
 def _run_after(task: StageTask, order: StageOrder, *parents: StageEnd) -> StageEnd:
     """Run a stage; the parents' records only make Ray wait for them."""
-    preemption = Preemption()
+    node = ray.get_runtime_context().get_node_id()
+    preemption = Preemption(note_of_node(Path(order.stop_file), node))
     with preemption.heeding_sigterm():
         return run_stage(task, order, preemption)
