@@ -33,6 +33,10 @@ class Executor(Protocol):
         """End the process that computes a stage; its end is then reported as ``lost``."""
         ...
 
+    def leaving_nodes(self) -> Sequence[str]:
+        """Return the nodes that take no new stages since they go away."""
+        ...
+
 
 class InlineExecutor:
     """Runs each stage in this process, one after the other: for tests and breakpoints."""
@@ -65,3 +69,7 @@ class InlineExecutor:
 
     def kill(self, task: StageTask) -> None:
         """Do nothing: the stage would be this very process."""
+
+    def leaving_nodes(self) -> Sequence[str]:
+        """Return nothing: there are no nodes."""
+        return ()

@@ -21,7 +21,7 @@ from ray.exceptions import OutOfMemoryError, RayError
 
 from orchestrator.cluster import Node, n_places, requested
 from orchestrator.resources import StageResources
-from workers.preemption import Preemption
+from workers.preemption import Preemption, note_of_node
 from workers.run_stage import Failure, StageEnd, StageOrder, run_stage
 from workers.tasks import StageTask
 
@@ -126,6 +126,10 @@ class RayExecutor:
         for reference, (handed, _) in self._handed.items():
             if handed is task:
                 ray.cancel(reference, force=True)
+
+    def leaving_nodes(self) -> Sequence[str]:
+        """Return the nodes that Ray drains; it places nothing on them any more."""
+        return tuple(ray._private.state.state.get_draining_nodes())
 
     def n_gpus(self) -> float:
         """Return the GPUs of the cluster."""
@@ -234,7 +238,8 @@ def _stage_function(
     """The function of a Ray task."""
 
     def run(task: StageTask, order: StageOrder) -> StageEnd:
-        preemption = Preemption()
+        node = ray.get_runtime_context().get_node_id()
+        preemption = Preemption(note_of_node(Path(order.stop_file), node))
         with preemption.heeding_sigterm():
             return compute(task, order, preemption)
 

@@ -13,6 +13,7 @@ from orchestrator.resources import ResourceSettings, StageResources
 from workers.failures import PAUSE_S, TRIES
 from workers.job import Job
 from workers.lease import LeaseWatch
+from workers.preemption import note_of_node
 from workers.run_stage import Failure, StageEnd, StageOrder, timeout_failure
 from workers.stage_store import StageStore
 from workers.tasks import DataSource, StageTask
@@ -187,6 +188,7 @@ def run_sweep(
         run.look_at_running()
         run.refresh_sometimes()
     run.refresh()
+    run.remove_notes()
     return run.progress
 
 
@@ -212,6 +214,7 @@ class _SweepRun:
         self.orders: dict[tuple[str, str], StageOrder] = {}
         self.begun: dict[tuple[str, str], float] = {}
         self.killed: set[tuple[str, str]] = set()
+        self.notes: set[Path] = set()
         self.whole_since: dict[tuple[str, str], float] = {}
         self.watches: dict[tuple[str, str], LeaseWatch] = {}
         self.given_up: Counter[tuple[str, str]] = Counter()
@@ -289,12 +292,13 @@ class _SweepRun:
         """Go on without a host that has gone silent (Ray takes minutes to give it up).
 
         A stage that is whole is taken, one whose lease has run out submitted again; what hangs is
-        killed.
+        killed; stages on nodes that go away are told so.
         """
         now = time.monotonic()
         if now - self.looked < _SECONDS_BETWEEN_LOOKS:
             return
         self.looked = now
+        self._tell_leaving_nodes()
         whole = {kind: self.room.store.keys(kind) for kind in STAGE_KINDS}
         begun = self.room.store.begun()
         for task in self.executor.running():
@@ -400,6 +404,19 @@ class _SweepRun:
         needs = self.room.needs(task.kind, is_alone=tries.is_alone)
         self.executor.submit(task, self.orders[place], needs)
         self.view.submitted(task)
+
+    def _tell_leaving_nodes(self) -> None:
+        for node in self.executor.leaving_nodes():
+            note = note_of_node(self.room.stop_file, node)
+            if note not in self.notes:
+                note.parent.mkdir(parents=True, exist_ok=True)
+                note.touch()
+                self.notes.add(note)
+
+    def remove_notes(self) -> None:
+        """Take away what stages on nodes that went away were told."""
+        for note in self.notes:
+            note.unlink(missing_ok=True)
 
     def refresh_sometimes(self) -> None:
         """Bring the view up to date about twice a second, however fast stages end."""

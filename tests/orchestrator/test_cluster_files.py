@@ -3,17 +3,21 @@
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
 from orchestrator.expand import expand
 from orchestrator.session import tables
 from orchestrator.spec import load_sweep
+from workers.preemption import PREEMPTION_FILE
 
 ROOT = Path(__file__).parents[2]
 CLUSTERS = ROOT / "sweeps" / "clusters"
@@ -70,6 +74,10 @@ def test_the_job_of_kubernetes_has_what_kuberay_asks_for():
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
             assert container["image"]
             assert container["resources"]["requests"]
+    (container,) = worker["template"]["spec"]["containers"]
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
+    hook = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert f"touch {variables[PREEMPTION_FILE]};" in hook[-1]
     import ray
 
     assert cluster["rayVersion"] == ray.__version__
@@ -81,26 +89,33 @@ exec "$@"
 """
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_the_script_of_slurm_runs_a_sweep(write_sweep, tmp_path, own_processes):
-    shims = tmp_path / "shims"
+@pytest.fixture
+def slurm(tmp_path, own_processes):
+    """Words and environment that run the script as Slurm would; what it asks of Slurm is noted."""
+    shims, home = tmp_path / "shims", tmp_path / "home"
     shims.mkdir()
-    for name, text in (("srun", SRUN), ("scontrol", "#!/bin/sh\necho 127.0.0.1\n")):
+    home.mkdir()
+    scontrol = f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\necho 127.0.0.1\n'
+    for name, text in (("srun", SRUN), ("scontrol", scontrol)):
         (shims / name).write_text(text)
         (shims / name).chmod((shims / name).stat().st_mode | stat.S_IXUSR)
-    sweep = write_sweep("[no_cell]")
-    home = tmp_path / "home"
-    home.mkdir()
     (home / ".venv").symlink_to(Path(sys.executable).parents[1])
     for package in ("iac_core", "workers", "results", "orchestrator"):
         (home / package).symlink_to(ROOT / package)
     environment = {
         **os.environ, "PATH": f"{shims}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled",
         "SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node[1]",
-        "SLURM_CPUS_ON_NODE": "2", "SLURM_SUBMIT_DIR": str(home),
+        "SLURM_CPUS_ON_NODE": "2", "SLURM_SUBMIT_DIR": str(home), "IAC_CHECKPOINT_SECONDS": "30",
     }  # fmt: skip
-    command = [*own_processes, shutil.which("bash"), CLUSTERS / "slurm.sh", sweep]
+    return [*own_processes, shutil.which("bash"), str(CLUSTERS / "slurm.sh")], environment
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_script_of_slurm_runs_a_sweep(write_sweep, tmp_path, slurm):
+    sweep = write_sweep("[no_cell]")
+    command, environment = slurm
+    command = [*command, sweep]
     for folder, code in ((tmp_path / "runs", 0), (tmp_path / "others", 2)):
         words = ["--runs", folder] if code == 0 else ["--data", "phantom=/nowhere"]
         done = subprocess.run(
@@ -110,3 +125,36 @@ def test_the_script_of_slurm_runs_a_sweep(write_sweep, tmp_path, own_processes):
         assert (done.returncode != 0) == (code != 0), done.stdout
     record = next((tmp_path / "runs").glob("store/evaluate/*/manifest.json"))
     assert json.loads(record.read_text())["attempts"][-1]["outcome"] == "done"
+    assert "requeue" not in (tmp_path / "asked").read_text()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_warning_of_slurm_makes_stages_checkpoint_and_queues_the_job_again(
+    write_sweep, tmp_path, slurm
+):
+    sweep = write_sweep("[none]")
+    text = sweep.read_text()
+    short = "epochs: 6, batch_size: 4, steps_per_epoch: 2"
+    assert short in text
+    text = text.replace(short, "epochs: 5000, batch_size: 4, steps_per_epoch: 4")
+    sweep.write_text(text.replace("checkpoint_every_epochs: 1}", "checkpoint_every_epochs: 9999}"))
+    command, environment = slurm
+    script = subprocess.Popen(
+        [*command, str(sweep), "--runs", str(tmp_path / "runs")], env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    attempts = tmp_path / "runs" / "store" / "attempts"
+    deadline = time.monotonic() + 300
+    while not list(attempts.glob("search-*/*/progress.json")):
+        assert time.monotonic() < deadline
+        assert script.poll() is None
+        time.sleep(0.2)
+    (inner,) = psutil.Process(script.pid).children()
+    inner.send_signal(signal.SIGUSR1)
+    assert script.wait(timeout=300) != 0
+    (outcome,) = attempts.glob("search-*/*/outcome.json")
+    assert json.loads(outcome.read_text())["outcome"] == "preempted"
+    assert (outcome.parent / "checkpoint.pt").exists()
+    assert "requeue 7" in (tmp_path / "asked").read_text()
+    assert not list((tmp_path / "home").glob("preempted-*"))
