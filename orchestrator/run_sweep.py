@@ -1,10 +1,13 @@
 """The loop of a sweep: submit what is missing, share what is common, collect what has ended."""
 
+import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from orchestrator.executors import Executor
 from orchestrator.plan import JobState, KnownRecords, job_state
@@ -12,11 +15,16 @@ from orchestrator.resources import ResourceSettings
 from workers.failures import PAUSE_S, TRIES
 from workers.job import Job
 from workers.lease import LeaseWatch
+from workers.places import Place, StoreAwayError
 from workers.run_stage import Failure, StageEnd, StageOrder
-from workers.stage_store import StageStore
+from workers.stage_store import StageRecord, StageStore
 from workers.tasks import DataSource, StageTask
 
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 _POLL_S = 0.5
+_REST_PER_SECOND_OF_LOOKING = 5.0
+_PATIENCE_S = 600.0
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_TO_SAY_SO = 15.0
 
@@ -52,6 +60,30 @@ class SweepProgress:
     elsewhere: Sequence[StageTask] = ()
     failures: list[Failure] = field(default_factory=list)
     is_stopping: bool = False
+
+
+class Looks:
+    """When it is time to look at a store again, so that looking takes a small part of the time.
+
+    Args:
+        place: Where the store is.
+        pause_s: Between two looks, at least; the place may want more.
+    """
+
+    def __init__(self, place: Place, pause_s: float = 0.0) -> None:
+        self._pause_s = max(pause_s, place.seconds_between_looks)
+        self._began = self._due = 0.0
+
+    def begin(self) -> bool:
+        """Return whether to look now."""
+        self._began = time.monotonic()
+        return self._began >= self._due
+
+    def end(self) -> None:
+        """Note that the look is over."""
+        now = time.monotonic()
+        rest_s = _REST_PER_SECOND_OF_LOOKING * (now - self._began)
+        self._due = now + max(self._pause_s, rest_s)
 
 
 class View:
@@ -127,6 +159,8 @@ def run_sweep(
         on_job_end: Called once per job, done or failed.
     """
     run = _SweepRun(jobs, room, executor, view, on_job_end)
+    room.store.withdraw_stop(room.stop_file)
+    run.patiently(lambda: run.records.read_ahead(jobs, room.sources))
     for job in jobs:
         run.advance(job)
     while executor.running() or run.elsewhere or run.paused:
@@ -139,6 +173,7 @@ def run_sweep(
         run.look_at_running()
         run.refresh()
     run.refresh()
+    room.store.withdraw_stop(room.stop_file)
     return run.progress
 
 
@@ -162,11 +197,15 @@ class _SweepRun:
         self.paused: dict[tuple[str, str], tuple[StageTask, float]] = {}
         self.tries: Counter[tuple[str, str]] = Counter()
         self.whole_since: dict[tuple[str, str], float] = {}
-        self.looked = time.monotonic()
+        self.looks_elsewhere = Looks(room.store.place)
+        self.looks_at_running = Looks(room.store.place, _SECONDS_BETWEEN_LOOKS)
+        self.stop_was_sent = False
 
     def advance(self, job: Job) -> None:
         """Hand the job's next stage to the executor, or end the job."""
-        state = job_state(job, self.room.sources[job.dataset], self.records)
+        state = self.patiently(
+            lambda: job_state(job, self.room.sources[job.dataset], self.records)
+        )
         self._note_reused(state)
         task = state.next_task
         if task is None:
@@ -216,30 +255,70 @@ class _SweepRun:
             if time.monotonic() >= due:
                 del self.paused[place]
                 self._submit(task)
-        for place, (task, watch) in list(self.elsewhere.items()):
-            record = self.room.store.record(task.kind, task.key)
-            dead_number = None if record is not None else watch.dead_number()
-            if record is not None:
-                del self.elsewhere[place]
-                self.take(task, StageEnd(ending="done", record=record, was_computed=False))
-            elif dead_number is not None:
-                del self.elsewhere[place]
-                self._submit(task, dead_number)
+        if not self.elsewhere or not self.looks_elsewhere.begin():
+            return
+        try:
+            for place, (task, watch) in list(self.elsewhere.items()):
+                self._look_at_one_elsewhere(place, task, watch)
+        except StoreAwayError as error:
+            logger.warning("the store of stages is away: %s", error)
+        self.looks_elsewhere.end()
+
+    def _look_at_one_elsewhere(
+        self, place: tuple[str, str], task: StageTask, watch: LeaseWatch
+    ) -> None:
+        record = self.room.store.record(task.kind, task.key)
+        dead_number = None if record is not None else watch.dead_number()
+        if record is not None:
+            del self.elsewhere[place]
+            self.take(task, StageEnd(ending="done", record=record, was_computed=False))
+        elif dead_number is not None:
+            del self.elsewhere[place]
+            self._submit(task, dead_number)
 
     def look_at_running(self) -> None:
         """Take stages that are whole although nothing is heard of their host."""
-        now = time.monotonic()
-        if now - self.looked < _SECONDS_BETWEEN_LOOKS:
+        if not self.looks_at_running.begin():
             return
-        self.looked = now
-        for task in self.executor.running():
+        try:
+            whole = self._whole_ones_of_running()
+        except StoreAwayError as error:
+            logger.warning("the store of stages is away: %s", error)
+            whole = []
+        now = time.monotonic()
+        for task, record in whole:
             place = (task.kind, task.key)
-            record = self.room.store.record(task.kind, task.key)
-            if record is None:
-                continue
             if now - self.whole_since.setdefault(place, now) >= _SECONDS_TO_SAY_SO:
                 self.executor.forget(task)
                 self.take(task, StageEnd(ending="done", record=record, was_computed=False))
+        self.looks_at_running.end()
+
+    def _whole_ones_of_running(self) -> list[tuple[StageTask, StageRecord]]:
+        by_kind: dict[str, dict[str, StageTask]] = defaultdict(dict)
+        for task in self.executor.running():
+            by_kind[task.kind][task.key] = task
+        store = self.room.store
+        return [
+            (tasks[record.key], record)
+            for kind, tasks in by_kind.items()
+            for record in store.records(kind, store.keys(kind) & tasks.keys())
+        ]
+
+    def patiently(self, ask: Callable[[], T]) -> T:
+        """Ask the store, again and again while it is away.
+
+        Raises:
+            StoreAwayError: If it stays away, or the user asks to stop.
+        """
+        last = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return ask()
+            except StoreAwayError as error:
+                if time.monotonic() > last or self.room.stop_file.exists():
+                    raise
+                logger.warning("the store of stages is away: %s", error)
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def _may_try_again(self, place: tuple[str, str], failure: Failure) -> bool:
         self.tries[place] += 1
@@ -256,6 +335,10 @@ class _SweepRun:
         self.progress.running = self.executor.running()
         self.progress.elsewhere = [task for task, _ in self.elsewhere.values()]
         self.progress.is_stopping = self.room.stop_file.exists()
+        if self.progress.is_stopping and not self.stop_was_sent:
+            with suppress(StoreAwayError):
+                self.room.store.request_stop(self.room.stop_file)
+                self.stop_was_sent = True
         self.view.refresh(self.progress)
 
     def _note_reused(self, state: JobState) -> None:

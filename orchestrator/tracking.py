@@ -29,7 +29,7 @@ from orchestrator.rows import curves, job_tables
 from results.store import write_table
 from workers.job import Job, content_hash
 from workers.lease import TIME_TO_LIVE_S, Lease, LeaseLostError, LeaseWatch
-from workers.places import Place
+from workers.places import Place, StoreAwayError
 from workers.run_stage import Failure
 from workers.stage_store import StageStore
 from workers.tasks import StageTask
@@ -425,6 +425,9 @@ class BackgroundTracker:
                 self.n_written += self._tracker.write(finished)
             except LeaseLostError:
                 self.trouble = "another process took over writing to it"
+                self.unsent.append(finished)
+            except StoreAwayError as error:
+                self.trouble = f"the store of stages cannot be read: {error}"
                 self.unsent.append(finished)
             except TrackingUnavailable as error:
                 self.trouble = str(error)

@@ -13,6 +13,9 @@ logger = logging.getLogger(__name__)
 class FileReporter:
     """Writes progress into the attempt's folder; stops when a file appears or the lease is lost.
 
+    With a store in a bucket the driver's file may be on another host: a note in the bucket counts
+    too, looked for every few seconds.
+
     Args:
         attempt: The attempt under way.
         stop_file: The driver creates it when the user asks to stop.
@@ -21,6 +24,7 @@ class FileReporter:
     def __init__(self, attempt: Attempt, stop_file: Path) -> None:
         self._attempt = attempt
         self._stop_file = stop_file
+        self._looked = time.monotonic()
         self.last_epoch = 0
 
     def progress(self, *, epoch: int, n_epochs: int, **values: float) -> None:
@@ -43,4 +47,14 @@ class FileReporter:
         """
         if self._attempt.lease.is_lost:
             self._attempt.lease.check()
-        return self._stop_file.exists()
+        return self._stop_file.exists() or self._is_stopped_from_afar()
+
+    def _is_stopped_from_afar(self) -> bool:
+        store, now = self._attempt.store, time.monotonic()
+        if not store.place.is_remote or now - self._looked < store.place.seconds_between_looks:
+            return False
+        self._looked = now
+        try:
+            return store.is_stop_requested(self._stop_file)
+        except StoreAwayError:
+            return False
