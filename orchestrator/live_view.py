@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -11,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.plan import Plan
-from orchestrator.run_sweep import SweepProgress, View
+from orchestrator.run_sweep import Looks, SweepProgress, View
+from workers.places import StoreAwayError
 from workers.run_stage import StageEnd
 from workers.stage_store import StageStore
 from workers.tasks import StageTask
@@ -107,6 +109,9 @@ class LiveView(View):
         self._n_slots = max(1.0, n_slots)
         self._started = time.monotonic()
         self._progress = SweepProgress(n_jobs=len(plan.states))
+        self._looks = Looks(store.place)
+        self._under_way: list[StageTask] = []
+        self._reports: list[dict[str, Any]] = []
         self._live = Live(console=console, auto_refresh=False, transient=False)
 
     def __enter__(self) -> "LiveView":
@@ -129,6 +134,7 @@ class LiveView(View):
     def draw(self) -> RenderableType:
         """Return the screen."""
         progress = self._progress
+        self._look()
         parts: list[RenderableType] = [self._stage_counts(), Text()]
         if progress.running:
             parts += [self._running_rows(), Text()]
@@ -143,7 +149,7 @@ class LiveView(View):
         progress = self._progress
         executed = Counter(kind for kind, _ in progress.executed)
         reused = Counter(kind for kind, _ in progress.reused)
-        running = Counter(task.kind for task in self._under_way())
+        running = Counter(task.kind for task in self._under_way)
         failed = Counter(failure.stage for failure in progress.failures)
         table = Table(box=None, pad_edge=False)
         table.add_column("stage")
@@ -162,23 +168,28 @@ class LiveView(View):
         table = Table(box=None, pad_edge=False)
         for name in ("running", "", "epoch", "loss", "operations", "Dice"):
             table.add_column(name, justify="left" if name in ("running", "") else "right")
-        under_way = self._under_way()
-        for task in under_way[:_MOST_RUNNING_ROWS]:
-            seen = self._store.progress(task.kind, task.key) or {}
+        for task, seen in zip(self._under_way, self._reports, strict=False):
             table.add_row(task.kind, stage_label(task), *progress_cells(seen))
-        hidden = len(under_way) - _MOST_RUNNING_ROWS
+        hidden = len(self._under_way) - _MOST_RUNNING_ROWS
         if hidden > 0:
             table.add_row("…", f"and {hidden} more")
         return table
 
-    def _under_way(self) -> list[StageTask]:
-        """Stages that a worker has begun; the others wait for a free place."""
-        begun = self._store.begun()
-        return [
-            task
-            for task in self._progress.running
-            if (task.kind, task.key) in begun and self._store.is_under_way(task.kind, task.key)
-        ]
+    def _look(self) -> None:
+        """Find the stages that a worker has begun, the others wait, and what they report."""
+        if not self._looks.begin():
+            return
+        with suppress(StoreAwayError):
+            self._under_way = [
+                task
+                for task in self._store.begun(self._progress.running)
+                if self._store.is_under_way(task.kind, task.key)
+            ]
+            self._reports = [
+                self._store.progress(task.kind, task.key) or {}
+                for task in self._under_way[:_MOST_RUNNING_ROWS]
+            ]
+        self._looks.end()
 
     def _summary(self) -> str:
         progress = self._progress

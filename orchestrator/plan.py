@@ -1,7 +1,7 @@
 """From jobs to stages: which are distinct, which are done, which are shared. No side effects."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,13 +41,35 @@ class KnownRecords:
         """Return the record of a finished stage, or None."""
         known = self._records.get((task.kind, task.key))
         if known is None:
-            if task.kind not in self._on_disk:
-                self._on_disk[task.kind] = self.store.keys(task.kind)
-            if task.key in self._on_disk[task.kind]:
+            if task.key in self._stored(task.kind):
                 known = self.store.record(task.kind, task.key)
             if known is not None:
                 self.add(known)
         return known
+
+    def read_ahead(self, jobs: Sequence[Job], sources: Mapping[str, DataSource]) -> None:
+        """Read the manifests of a sweep many at a time, where a single one takes long.
+
+        Args:
+            jobs: The sweep's jobs.
+            sources: Dataset → its folder.
+        """
+        if not self.store.place.is_remote:
+            return
+        for _ in range(2):  # keys of what follows a search are known once its record is
+            wanted: dict[str, set[str]] = {}
+            for job in jobs:
+                for task in stage_tasks(job, sources[job.dataset], self._genotypes):
+                    if (task.kind, task.key) not in self._records:
+                        wanted.setdefault(task.kind, set()).add(task.key)
+            for kind, keys in wanted.items():
+                for record in self.store.records(kind, keys & self._stored(kind)):
+                    self.add(record)
+
+    def _stored(self, kind: str) -> frozenset[str]:
+        if kind not in self._on_disk:
+            self._on_disk[kind] = self.store.keys(kind)
+        return self._on_disk[kind]
 
     def add(self, record: StageRecord) -> None:
         """Remember the record of a stage that has just finished."""
@@ -276,7 +298,7 @@ def failure_groups(
     return tuple(sorted(found, key=lambda group: -group.n))
 
 
-def make_plan(jobs: Iterable[Job], sources: Mapping[str, DataSource], store: StageStore) -> Plan:
+def make_plan(jobs: Sequence[Job], sources: Mapping[str, DataSource], store: StageStore) -> Plan:
     """Look up what of a sweep is done.
 
     Args:
@@ -285,6 +307,7 @@ def make_plan(jobs: Iterable[Job], sources: Mapping[str, DataSource], store: Sta
         store: Where stages lie.
     """
     records = KnownRecords(store)
+    records.read_ahead(jobs, sources)
     states = tuple(job_state(job, sources[job.dataset], records) for job in jobs)
     done: set[tuple[str, str]] = set()
     missing: set[tuple[str, str]] = set()

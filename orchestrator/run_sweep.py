@@ -1,24 +1,32 @@
 """The loop of a sweep: submit what is missing, share what is common, collect what has ended."""
 
+import logging
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from orchestrator.executors import Executor
-from orchestrator.plan import STAGE_KINDS, JobState, KnownRecords, job_state, quarantine
+from orchestrator.plan import JobState, KnownRecords, job_state, quarantine
 from orchestrator.resources import ResourceSettings, StageResources
 from workers.failures import PAUSE_S, TRIES
 from workers.job import Job
 from workers.lease import LeaseWatch
+from workers.places import Place, StoreAwayError
 from workers.preemption import note_of_node
 from workers.run_stage import Failure, StageEnd, StageOrder, timeout_failure
-from workers.stage_store import StageStore
+from workers.stage_store import StageRecord, StageStore
 from workers.tasks import DataSource, StageTask
 
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 _POLL_S = 0.5
+_REST_PER_SECOND_OF_LOOKING = 5.0
+_PATIENCE_S = 600.0
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_TO_SAY_SO = 15.0
 PREEMPTION_PAUSE_S = 10.0
@@ -60,6 +68,30 @@ class SweepProgress:
     elsewhere: Sequence[StageTask] = ()
     failures: list[Failure] = field(default_factory=list)
     is_stopping: bool = False
+
+
+class Looks:
+    """When it is time to look at a store again, so that looking takes a small part of the time.
+
+    Args:
+        place: Where the store is.
+        pause_s: Between two looks, at least; the place may want more.
+    """
+
+    def __init__(self, place: Place, pause_s: float = 0.0) -> None:
+        self._pause_s = max(pause_s, place.seconds_between_looks)
+        self._began = self._due = 0.0
+
+    def begin(self) -> bool:
+        """Return whether to look now."""
+        self._began = time.monotonic()
+        return self._began >= self._due
+
+    def end(self) -> None:
+        """Note that the look is over."""
+        now = time.monotonic()
+        rest_s = _REST_PER_SECOND_OF_LOOKING * (now - self._began)
+        self._due = now + max(self._pause_s, rest_s)
 
 
 class View:
@@ -176,6 +208,8 @@ def run_sweep(
         on_job_end: Called once per job, done or failed.
     """
     run = _SweepRun(jobs, room, executor, view, on_job_end)
+    room.store.withdraw_stop(room.stop_file)
+    run.patiently(lambda: run.records.read_ahead(jobs, room.sources))
     for job in jobs:
         run.advance(job)
     while executor.running() or run.elsewhere or run.paused:
@@ -189,6 +223,7 @@ def run_sweep(
         run.refresh_sometimes()
     run.refresh()
     run.remove_notes()
+    room.store.withdraw_stop(room.stop_file)
     return run.progress
 
 
@@ -218,11 +253,16 @@ class _SweepRun:
         self.whole_since: dict[tuple[str, str], float] = {}
         self.watches: dict[tuple[str, str], LeaseWatch] = {}
         self.given_up: Counter[tuple[str, str]] = Counter()
-        self.looked, self.refreshed = time.monotonic(), 0.0
+        self.looks_elsewhere = Looks(room.store.place)
+        self.looks_at_running = Looks(room.store.place, _SECONDS_BETWEEN_LOOKS)
+        self.refreshed = 0.0
+        self.stop_was_sent = False
 
     def advance(self, job: Job) -> None:
         """Hand the job's next stage to the executor, or end the job."""
-        state = job_state(job, self.room.sources[job.dataset], self.records)
+        state = self.patiently(
+            lambda: job_state(job, self.room.sources[job.dataset], self.records)
+        )
         self._note_reused(state)
         task = state.next_task
         if task is None:
@@ -233,10 +273,10 @@ class _SweepRun:
             self._end(JobEnd(state=state, failure=self.failed[place]))
         elif place in self.waiting:
             self.waiting[place].append(job)
-        elif (quarantine := self._quarantine(task)) is not None:
-            self.failed[place] = quarantine
-            self.progress.failures.append(quarantine)
-            self._end(JobEnd(state=state, failure=quarantine))
+        elif (refusal := self.patiently(lambda: self._quarantine(task))) is not None:
+            self.failed[place] = refusal
+            self.progress.failures.append(refusal)
+            self._end(JobEnd(state=state, failure=refusal))
         elif not self.room.stop_file.exists():
             self.waiting[place] = [job]
             self._submit(task)
@@ -246,7 +286,8 @@ class _SweepRun:
         place = (task.kind, task.key)
         self.watches.pop(place, None)
         if end.failure is not None and end.pid == 0:
-            end = replace(end, failure=self._inquest(task, end.failure))
+            with suppress(StoreAwayError):
+                end = replace(end, failure=self._inquest(task, end.failure))
         if end.ending == "held":
             leases = self.room.store.lease_place(task.kind, task.key)
             self.elsewhere[place] = task, LeaseWatch(leases, self.room.resources.lease_s)
@@ -278,15 +319,26 @@ class _SweepRun:
             if time.monotonic() >= due:
                 del self.paused[place]
                 self._submit(task)
-        for place, (task, watch) in list(self.elsewhere.items()):
-            record = self.room.store.record(task.kind, task.key)
-            dead_number = None if record is not None else watch.dead_number()
-            if record is not None:
-                del self.elsewhere[place]
-                self.take(task, StageEnd(ending="done", record=record, was_computed=False))
-            elif dead_number is not None:
-                del self.elsewhere[place]
-                self._submit(task, dead_number)
+        if not self.elsewhere or not self.looks_elsewhere.begin():
+            return
+        try:
+            for place, (task, watch) in list(self.elsewhere.items()):
+                self._look_at_one_elsewhere(place, task, watch)
+        except StoreAwayError as error:
+            logger.warning("the store of stages is away: %s", error)
+        self.looks_elsewhere.end()
+
+    def _look_at_one_elsewhere(
+        self, place: tuple[str, str], task: StageTask, watch: LeaseWatch
+    ) -> None:
+        record = self.room.store.record(task.kind, task.key)
+        dead_number = None if record is not None else watch.dead_number()
+        if record is not None:
+            del self.elsewhere[place]
+            self.take(task, StageEnd(ending="done", record=record, was_computed=False))
+        elif dead_number is not None:
+            del self.elsewhere[place]
+            self._submit(task, dead_number)
 
     def look_at_running(self) -> None:
         """Go on without a host that has gone silent (Ray takes minutes to give it up).
@@ -294,26 +346,54 @@ class _SweepRun:
         A stage that is whole is taken, one whose lease has run out submitted again; what hangs is
         killed; stages on nodes that go away are told so.
         """
-        now = time.monotonic()
-        if now - self.looked < _SECONDS_BETWEEN_LOOKS:
+        if not self.looks_at_running.begin():
             return
-        self.looked = now
         self._tell_leaving_nodes()
-        whole = {kind: self.room.store.keys(kind) for kind in STAGE_KINDS}
-        begun = self.room.store.begun()
-        for task in self.executor.running():
+        now, whole = time.monotonic(), []
+        try:
+            whole = self._whole_ones_of_running()
+            self._look_at_begun({record.key for _, record in whole}, now)
+        except StoreAwayError as error:
+            logger.warning("the store of stages is away: %s", error)
+        for task, record in whole:
             place = (task.kind, task.key)
-            record = None
-            if task.key in whole[task.kind]:
-                record = self.room.store.record(task.kind, task.key)
-            if record is None and place in begun:
-                self._look_for_silence(task)
-                self._kill_if_it_hangs(task, now)
-            if record is None:
-                continue
             if now - self.whole_since.setdefault(place, now) >= _SECONDS_TO_SAY_SO:
                 self.executor.forget(task)
                 self.take(task, StageEnd(ending="done", record=record, was_computed=False))
+        self.looks_at_running.end()
+
+    def _whole_ones_of_running(self) -> list[tuple[StageTask, StageRecord]]:
+        by_kind: dict[str, dict[str, StageTask]] = defaultdict(dict)
+        for task in self.executor.running():
+            by_kind[task.kind][task.key] = task
+        store = self.room.store
+        return [
+            (tasks[record.key], record)
+            for kind, tasks in by_kind.items()
+            for record in store.records(kind, store.keys(kind) & tasks.keys())
+        ]
+
+    def _look_at_begun(self, whole: Collection[str], now: float) -> None:
+        for task in self.room.store.begun(self.executor.running()):
+            if task.key not in whole:
+                self._look_for_silence(task)
+                self._kill_if_it_hangs(task, now)
+
+    def patiently(self, ask: Callable[[], T]) -> T:
+        """Ask the store, again and again while it is away.
+
+        Raises:
+            StoreAwayError: If it stays away, or the user asks to stop.
+        """
+        last = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return ask()
+            except StoreAwayError as error:
+                if time.monotonic() > last or self.room.stop_file.exists():
+                    raise
+                logger.warning("the store of stages is away: %s", error)
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def _look_for_silence(self, task: StageTask) -> None:
         place = (task.kind, task.key)
@@ -429,6 +509,10 @@ class _SweepRun:
         self.progress.running = self.executor.running()
         self.progress.elsewhere = [task for task, _ in self.elsewhere.values()]
         self.progress.is_stopping = self.room.stop_file.exists()
+        if self.progress.is_stopping and not self.stop_was_sent:
+            with suppress(StoreAwayError):
+                self.room.store.request_stop(self.room.stop_file)
+                self.stop_was_sent = True
         self.view.refresh(self.progress)
 
     def _note_reused(self, state: JobState) -> None:

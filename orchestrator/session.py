@@ -136,7 +136,7 @@ def open_sweep(
     except SweepError as error:
         found = _problems_of_folders(error.datasets) if needs_data else []
         raise SweepError([*error.problems, *found]) from error
-    store = StageStore(spec.store or runs_dir / "store")
+    store = _open_store(spec, runs_dir, needs_data=needs_data)
     expansion = expand(spec)
     problems: list[Problem] = []
     used = {job.dataset for job in expansion.jobs}
@@ -157,6 +157,21 @@ def open_sweep(
         run_dir=runs_dir / spec.name,
         runs_dir=runs_dir,
     )
+
+
+def _open_store(spec: SweepSpec, runs_dir: Path, *, needs_data: bool) -> StageStore:
+    """The sweep's store, looked at before anything runs.
+
+    Raises:
+        SweepError: If it cannot be used.
+    """
+    try:
+        store = StageStore(spec.store or runs_dir / "store")
+        store.place.check(writes=needs_data)
+    except ConfigError as error:
+        found = _problems_of_folders(spec.datasets) if needs_data else []
+        raise SweepError([_as_problem(error, spec, "store"), *found]) from error
+    return store
 
 
 def _source(

@@ -30,6 +30,7 @@ from iac_core.types import SegmentationDataset
 from orchestrator.resources import ResourceSettings
 from orchestrator.sweep_file import Place, SweepFile, read_sweep_file
 from workers.job import content_hash
+from workers.places import is_root
 
 T = TypeVar("T")
 
@@ -169,7 +170,7 @@ class SweepSpec:
             missing.
         resources: What stages need.
         tracking: Where MLflow keeps the runs.
-        store: Folder of the stages; None is the default below the runs.
+        store: Folder of the stages, or ``s3://…``; None is the default below the runs.
         split_contents: Split file → hash of its content.
     """
 
@@ -246,9 +247,12 @@ class _Reader:
         resources = self._section(("resources",), ResourceSettings)
         tracking = self._section(("tracking",), TrackingSettings)
         store = sweep.get("store")
-        if store is not None and not isinstance(store, str):
+        if store is not None and not (isinstance(store, str) and is_root(store)):
             self._problem(
-                ("store",), "store must be a folder", store, "give a path or leave it out"
+                ("store",),
+                "store must be a folder or s3://BUCKET/PREFIX",
+                store,
+                "give one of these, or leave it out",
             )
         contents = self._split_contents(stages.get("split"), axes)
         if self.problems:

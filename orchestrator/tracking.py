@@ -30,7 +30,7 @@ from orchestrator.rows import curves, job_tables
 from results.store import write_table
 from workers.job import Job, content_hash
 from workers.lease import TIME_TO_LIVE_S, Lease, LeaseLostError, LeaseWatch
-from workers.places import Place
+from workers.places import Place, StoreAwayError
 from workers.run_stage import Failure
 from workers.stage_store import StageStore
 from workers.tasks import StageTask
@@ -471,6 +471,8 @@ class BackgroundTracker:
             except LeaseLostError:
                 self._lease = None
                 self.trouble = "another process took over writing to it"
+            except StoreAwayError as error:
+                self.trouble = f"the store of stages cannot be read: {error}"
             except TrackingUnavailable as error:
                 if not self.trouble:
                     logger.warning("the tracking server is away: %s", error)

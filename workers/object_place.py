@@ -57,6 +57,7 @@ class ObjectPlace:
         root: ``s3://BUCKET/PREFIX``.
     """
 
+    is_remote = True
     seconds_between_looks = 5.0
 
     def __init__(self, root: str) -> None:

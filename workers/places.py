@@ -24,7 +24,6 @@ OUTCOME = "outcome.json"
 PROGRESS = "progress.json"
 OF_ATTEMPTS = (CHECKPOINT, PROGRESS, ATTEMPT, OUTCOME)
 """Files, beside the folder `PARTS`, that only attempts need: no part of what a stage leaves."""
-_URL = re.compile(r"(\w+)://(.*)")
 _S3_URL = re.compile(r"s3://[^/\s]+(/[^/\s]+)*/?")
 
 
@@ -42,6 +41,11 @@ class Place(Protocol):
     @property
     def root(self) -> Path | str:
         """Where it is: a folder, or a URL."""
+        ...
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether hosts share nothing but this place: no other file is seen by all."""
         ...
 
     @property
@@ -139,6 +143,7 @@ class LocalPlace:
         root: The folder.
     """
 
+    is_remote = False
     seconds_between_looks = 0.0
 
     def __init__(self, root: Path) -> None:
@@ -265,7 +270,10 @@ def open_place(root: Path | str) -> Place:
     Raises:
         ConfigError: If it is no folder and no prefix of an S3 bucket, or s3fs is missing.
     """
-    check_root(root)
+    if not is_root(root):
+        raise ConfigError(
+            f"store must be a folder or s3://BUCKET/PREFIX, got {root!r}; give one of these"
+        )
     if isinstance(root, Path) or "://" not in root:
         return LocalPlace(Path(root))
     from workers.object_place import ObjectPlace
@@ -273,17 +281,14 @@ def open_place(root: Path | str) -> Place:
     return ObjectPlace(root)
 
 
-def check_root(root: Path | str) -> None:
-    """Check the form of the store's path or URL.
+def is_root(root: Path | str) -> bool:
+    """Return whether a path or URL can be that of a store.
 
-    Raises:
-        ConfigError: If it is no folder and no prefix of an S3 bucket.
+    Examples:
+        >>> is_root("s3://bucket/hearts"), is_root("../stages"), is_root("gs://bucket")
+        (True, True, False)
     """
-    if isinstance(root, str) and _URL.fullmatch(root) and not _S3_URL.fullmatch(root):
-        raise ConfigError(
-            f"store must be a folder or s3://BUCKET/PREFIX, got {root!r}; give one of these, or "
-            "leave it out"
-        )
+    return isinstance(root, Path) or "://" not in root or _S3_URL.fullmatch(root) is not None
 
 
 def cache_folder() -> Path:

@@ -16,6 +16,9 @@ StopCause = Literal["stopped", "preempted", "timeout"]
 class FileReporter:
     """Writes progress into the attempt's folder; says when to stop, and remembers why.
 
+    With a store in a bucket the driver's file may be on another host: a note in the bucket counts
+    too, looked for every few seconds.
+
     Args:
         attempt: The attempt under way.
         stop_file: The driver creates it when the user asks to stop.
@@ -36,6 +39,7 @@ class FileReporter:
     ) -> None:
         self._attempt, self._stop_file, self._preemption = attempt, stop_file, preemption
         self._due = None if timeout_s is None else time.monotonic() + timeout_s
+        self._looked = time.monotonic()
         self.last_epoch = 0
         self.cause: StopCause | None = None
 
@@ -59,10 +63,20 @@ class FileReporter:
         """
         if self._attempt.lease.is_lost:
             self._attempt.lease.check()
-        if self._stop_file.exists():
+        if self._stop_file.exists() or self._is_stopped_from_afar():
             self.cause = "stopped"
         elif self._preemption.is_announced():
             self.cause = "preempted"
         elif self._due is not None and time.monotonic() > self._due:
             self.cause = "timeout"
         return self.cause is not None
+
+    def _is_stopped_from_afar(self) -> bool:
+        store, now = self._attempt.store, time.monotonic()
+        if not store.place.is_remote or now - self._looked < store.place.seconds_between_looks:
+            return False
+        self._looked = now
+        try:
+            return store.is_stop_requested(self._stop_file)
+        except StoreAwayError:
+            return False

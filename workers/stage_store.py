@@ -49,6 +49,7 @@ from workers.places import (
     open_place,
     write_file,
 )
+from workers.tasks import StageTask
 
 __all__ = ["CHECKPOINT", "Attempt", "StageRecord", "StageStore", "write_json"]
 
@@ -195,6 +196,25 @@ class StageStore:
         """Return where the leases of a stage lie."""
         return self.place.at(attempts_of(f"{kind}/{key}"))
 
+    def begun(self, tasks: Iterable[StageTask]) -> list[StageTask]:
+        """Return those stages that were begun at some time; of whole ones some or none."""
+        names = self.place.names("attempts")
+        return [task for task in tasks if f"{task.kind}-{task.key}" in names]
+
+    def request_stop(self, stop_file: Path) -> None:
+        """Let the workers of a driver see its stop file where they do not share its disk."""
+        if self.place.is_remote:
+            self.place.create(_stop_note(stop_file), b"stop")
+
+    def withdraw_stop(self, stop_file: Path) -> None:
+        """Undo `request_stop`."""
+        if self.place.is_remote:
+            self.place.remove(_stop_note(stop_file).rpartition("/")[0])
+
+    def is_stop_requested(self, stop_file: Path) -> bool:
+        """Return whether `request_stop` was called with the same stop file."""
+        return self.place.is_remote and self.place.read(_stop_note(stop_file)) is not None
+
     def attempts(self, kind: str, key: str) -> list[dict[str, Any]]:
         """Return the attempts of a stage that is not whole, oldest first.
 
@@ -243,11 +263,6 @@ class StageStore:
         """Return what the newest attempt of a stage last reported."""
         names = self._attempts(kind, key)
         return self._read(f"{names[-1]}/{PROGRESS}") if names else None
-
-    def begun(self) -> frozenset[tuple[str, str]]:
-        """Return ``(kind, key)`` of the stages that are not whole and that somebody has begun."""
-        found = (name.partition("-") for name in self.place.names("attempts"))
-        return frozenset((kind, key) for kind, _, key in found)
 
     def is_under_way(self, kind: str, key: str) -> bool:
         """Return whether an attempt has no outcome yet: it is running, or it died."""
@@ -367,6 +382,10 @@ class Attempt:
 def write_json(path: Path, value: object) -> None:
     """Write JSON beside a path and move it into place; NaN is written as ``NaN``."""
     write_file(path, _json(value))
+
+
+def _stop_note(stop_file: Path) -> str:
+    return f"stops/{stop_file.parent.name}/{stop_file.name}/note"
 
 
 def _json(value: object) -> bytes:
