@@ -111,6 +111,7 @@ def run_sweep(
     *,
     view: View,
     on_job_end: Callable[[JobEnd], None],
+    priority: Callable[[StageTask], float] | None = None,
 ) -> SweepProgress:
     """Run every stage that is missing, each once, and report every job as it ends.
 
@@ -125,8 +126,9 @@ def run_sweep(
         executor: What runs stages.
         view: Follows along.
         on_job_end: Called once per job, done or failed.
+        priority: Of a stage, the highest starts first; None takes them as they come.
     """
-    run = _SweepRun(jobs, room, executor, view, on_job_end)
+    run = _SweepRun(jobs, room, executor, view, on_job_end, priority or (lambda task: 0.0))
     for job in jobs:
         run.advance(job)
     while executor.running() or run.elsewhere or run.paused:
@@ -152,8 +154,10 @@ class _SweepRun:
         executor: Executor,
         view: View,
         on_job_end: Callable[[JobEnd], None],
+        priority: Callable[[StageTask], float],
     ) -> None:
         self.room, self.executor, self.view, self.on_job_end = room, executor, view, on_job_end
+        self.priority = priority
         self.records = KnownRecords(room.store)
         self.progress = SweepProgress(n_jobs=len(jobs))
         self.waiting: dict[tuple[str, str], list[Job]] = {}
@@ -251,7 +255,8 @@ class _SweepRun:
 
     def _submit(self, task: StageTask, dead_number: int = 0) -> None:
         needs = self.room.resources.for_kind(task.kind, has_gpus=self.room.has_gpus)
-        self.executor.submit(task, self.room.order(task.kind, dead_number), needs)
+        order = self.room.order(task.kind, dead_number)
+        self.executor.submit(task, order, needs, self.priority(task))
         self.view.submitted(task)
 
     def refresh_sometimes(self) -> None:

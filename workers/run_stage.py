@@ -169,7 +169,11 @@ def _compute(
     record = attempt.finish(
         settings=dict(task.settings),
         outcome=outcome,
-        provenance=provenance(str(device), order.n_threads),
+        provenance={
+            **provenance(str(device), order.n_threads),
+            "is_exclusive": order.is_exclusive,
+            "job": task.names(),
+        },
     )
     return StageEnd(ending="done", record=record, pid=os.getpid())
 
