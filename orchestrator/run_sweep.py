@@ -192,6 +192,7 @@ def run_sweep(
     *,
     view: View,
     on_job_end: Callable[[JobEnd], None],
+    priority: Callable[[StageTask], float] | None = None,
 ) -> SweepProgress:
     """Run every stage that is missing, each once, and report every job as it ends.
 
@@ -206,8 +207,9 @@ def run_sweep(
         executor: What runs stages.
         view: Follows along.
         on_job_end: Called once per job, done or failed.
+        priority: Of a stage, the highest starts first; None takes them as they come.
     """
-    run = _SweepRun(jobs, room, executor, view, on_job_end)
+    run = _SweepRun(jobs, room, executor, view, on_job_end, priority or (lambda task: 0.0))
     room.store.withdraw_stop(room.stop_file)
     run.patiently(lambda: run.records.read_ahead(jobs, room.sources))
     for job in jobs:
@@ -237,8 +239,10 @@ class _SweepRun:
         executor: Executor,
         view: View,
         on_job_end: Callable[[JobEnd], None],
+        priority: Callable[[StageTask], float],
     ) -> None:
         self.room, self.executor, self.view, self.on_job_end = room, executor, view, on_job_end
+        self.priority = priority
         self.records = KnownRecords(room.store)
         self.progress = SweepProgress(n_jobs=len(jobs))
         self.waiting: dict[tuple[str, str], list[Job]] = {}
@@ -482,7 +486,7 @@ class _SweepRun:
             is_alone=tries.is_alone,
         )
         needs = self.room.needs(task.kind, is_alone=tries.is_alone)
-        self.executor.submit(task, self.orders[place], needs)
+        self.executor.submit(task, self.orders[place], needs, self.priority(task))
         self.view.submitted(task)
 
     def _tell_leaving_nodes(self) -> None:

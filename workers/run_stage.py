@@ -263,9 +263,11 @@ def _compute(
     record = attempt.finish(
         settings=dict(task.settings),
         outcome=outcome,
-        provenance=provenance(
-            str(device), order.n_threads, n_micro_batches=attempt.n_micro_batches
-        ),
+        provenance={
+            **provenance(str(device), order.n_threads, n_micro_batches=attempt.n_micro_batches),
+            "is_exclusive": order.is_exclusive,
+            "job": task.names(),
+        },
     )
     return StageEnd(ending="done", record=record, pid=os.getpid())
 

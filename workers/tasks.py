@@ -76,6 +76,22 @@ class StageTask:
     source: DataSource
     genotype: str = ""
 
+    def names(self) -> dict[str, Any]:
+        """Return what the sweep calls the job, for people and for estimates; in no key."""
+        job = self.job
+        return {
+            "dataset": job.dataset,
+            "backbone": job.backbone,
+            "pruner": job.pruner,
+            "has_cells": has_cells(job.control),
+            "size": job.settings.prepare.size,
+        }
+
+
+def has_cells(control: str) -> bool:
+    """Whether the jobs of a control, or of a search if it is empty, end with cells."""
+    return control not in ("no_cell", "no_cell_longer")
+
 
 def chain(pruner: str) -> tuple[str, ...]:
     """Return the kinds of stages of a value of the pruner axis, in order."""
@@ -99,7 +115,7 @@ def stage_tasks(
     tasks: dict[str, StageTask] = {}
     for kind in chain(control):
         genotype = ""
-        if kind in ("retrain", "evaluate") and control not in ("no_cell", "no_cell_longer"):
+        if kind in ("retrain", "evaluate") and has_cells(control):
             found = _random(job) if control == "random" else genotypes.get(tasks["search"].key, "")
             if not found:
                 break

@@ -1,0 +1,477 @@
+"""What a stage costs: seconds and bytes of finished ones, per unit of work, nearest group first.
+
+Seconds per unit of work are taken as log-normal. A stage is answered from the nearest group of
+observations that there is: the same arm, backbone, data set and device, then ever less of them.
+Coarser groups have wider intervals, since what they leave out is unknown.
+"""
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pandas as pd
+from scipy.stats import t as student
+
+from iac_core.backbones.nnunet_unet import NnunetSettings
+from results.errors import ResultsError
+from results.store import read_table
+from workers.job import Job, plain
+from workers.stage_store import StageRecord, StageStore
+from workers.tasks import has_cells
+
+SHARE = 0.9
+"""Of the interval: so many of the stages are meant to lie within it."""
+_MOST_RECORDS = 2000
+_PROBES = "costs"
+_STEPS_ASSUMED = 100
+_PRIOR_WEIGHT = 2.0
+_MEDIAN_NOISE = 1.25
+"""Deviation of a median over that of a mean."""
+_LEVELS: tuple[tuple[tuple[str, ...], str, float], ...] = (
+    (("kind", "arm", "backbone", "dataset", "device", "is_exclusive"), "the same", 0.3),
+    (("kind", "arm", "backbone", "dataset", "device"), "alone or not", 0.35),
+    (("kind", "arm", "backbone", "device"), "another data set", 0.5),
+    (("kind", "arm", "device"), "another backbone", 0.8),
+    (("kind", "device"), "another arm", 1.0),
+    (("kind",), "another device", 1.5),
+)
+"""What a group has in common, what it is called, deviation of the log that is assumed of it."""
+_N_LEVELS_SHARED = 2
+"""Levels whose deviation is that of single stages; a coarser one is wrong about all of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """How much a stage has to do: the product of the three.
+
+    Attributes:
+        rounds: Epochs of the settings, however many of them a pruner leaves; 1 for other stages.
+        per_round: Slices of an epoch, volumes of a preparation; None until the data are prepared.
+        pixels: Pixels of a slice; 1 where they do not count.
+    """
+
+    rounds: float = 1.0
+    per_round: float | None = None
+    pixels: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A stage whose cost is asked for.
+
+    Attributes:
+        kind: Kind of stage.
+        arm: Value of the pruner axis for a search; for a retraining ``cells`` or ``backbone``.
+        backbone: Its name in the sweep.
+        dataset: Its name in the sweep; empty if unknown.
+        device: Model of the device; empty if unknown, then any counts.
+        is_exclusive: Whether it has its device to itself.
+        work: How much there is to do.
+    """
+
+    kind: str
+    work: Work
+    arm: str = ""
+    backbone: str = ""
+    dataset: str = ""
+    device: str = ""
+    is_exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """A finished stage: what it was, its seconds, and the bytes it left (None if unknown).
+
+    Of several with one key, which is not empty, the first counts.
+    """
+
+    of: Question
+    seconds: float
+    n_bytes: int | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a stage will take.
+
+    Attributes:
+        seconds: Median.
+        stage_sd: Deviation of the logarithm, of one stage from the others of its group.
+        group_sd: The same of the whole group, common to all of its stages.
+        n: Observations it rests on.
+        freedom: Their degrees of freedom.
+        level: Index into the levels, 0 is the nearest.
+    """
+
+    seconds: float
+    stage_sd: float
+    group_sd: float
+    n: int
+    freedom: float
+    level: int
+
+    @property
+    def group(self) -> str:
+        """What the group differs in."""
+        return _LEVELS[self.level][1]
+
+    def interval(self) -> tuple[float, float]:
+        """Bounds between which the seconds of one stage lie with probability `SHARE`."""
+        reach = _reach(self.freedom) * math.hypot(self.stage_sd, self.group_sd)
+        return self.seconds * math.exp(-reach), self.seconds * math.exp(reach)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """A sum with its interval; `n_unknown` of `n` stages are not in it."""
+
+    value: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    n: int = 0
+    n_unknown: int = 0
+
+
+class CostModel:
+    """Answers questions from observations.
+
+    Args:
+        observations: What is known so far.
+    """
+
+    def __init__(self, observations: Iterable[Observation] = ()) -> None:
+        self._groups: dict[tuple[Any, ...], list[Observation]] = {}
+        self._answers: dict[Question, Answer | None] = {}
+        self._usual: dict[bool, list[float]] = {True: [], False: []}
+        self._seen: set[tuple[str, str]] = set()
+        self.n = 0
+        for observation in observations:
+            self.add(observation)
+
+    def add(self, observation: Observation) -> None:
+        """Learn from one more."""
+        question, key = observation.of, observation.key
+        if key and (question.kind, key) in self._seen:
+            return
+        self._seen.add((question.kind, key))
+        for level, (names, _, _) in enumerate(_LEVELS):
+            # Questions may leave the device open.
+            for asked in {names, _without_device(names)}:
+                place = _key(level, asked, question)
+                self._groups.setdefault(place, []).append(observation)
+        if question.work.per_round is not None:
+            self._usual[question.kind == "prepare"].append(question.work.per_round)
+        self._answers.clear()
+        self.n += 1
+
+    def answer(self, question: Question) -> Answer | None:
+        """Return what a stage will take, or None if no stage of its kind was ever observed."""
+        if question not in self._answers:
+            self._answers[question] = self._answer(question)
+        return self._answers[question]
+
+    def bytes_of(self, question: Question) -> float | None:
+        """Return the bytes a stage will leave: the median of the nearest group that knows."""
+        for found, _ in self._nearest(question):
+            sizes = [one.n_bytes for one in found if one.n_bytes is not None]
+            if sizes:
+                return float(median(sizes))
+        return None
+
+    def total_seconds(self, wanted: Mapping[Question, int]) -> Total:
+        """Return the seconds of many stages, one after the other."""
+        value, variance, n_unknown = 0.0, 0.0, 0
+        shared: dict[tuple[int, str], float] = {}
+        freedom = math.inf
+        for question, n in wanted.items():
+            found = self.answer(question)
+            if found is None:
+                n_unknown += n
+                continue
+            each = found.seconds * math.exp(found.stage_sd**2 / 2)
+            value += n * each
+            variance += n * each**2 * math.expm1(found.stage_sd**2)
+            # Of a coarse group all stages of its level err alike; of a near one its own.
+            own = question.backbone + question.dataset + question.arm
+            place = found.level, "" if found.level > _N_LEVELS_SHARED else question.kind + own
+            shared[place] = shared.get(place, 0.0) + n * each * math.sqrt(
+                math.expm1(found.group_sd**2)
+            )
+            freedom = min(freedom, found.freedom)
+        variance += sum(deviation**2 for deviation in shared.values())
+        sd = math.sqrt(math.log1p(variance / value**2)) if value else 0.0
+        reach = _reach(freedom) * sd if value else 0.0
+        return Total(
+            value=value,
+            low=value * math.exp(-reach),
+            high=value * math.exp(reach),
+            n=sum(wanted.values()),
+            n_unknown=n_unknown,
+        )
+
+    def _answer(self, question: Question) -> Answer | None:
+        for found, level in self._nearest(question):
+            rates = [math.log(one.seconds / self._units(one.of)) for one in found]
+            middle, n = median(rates), len(rates)
+            assumed = _LEVELS[level][2]
+            squares = sum((rate - middle) ** 2 for rate in rates)
+            sd = math.sqrt((squares + _PRIOR_WEIGHT * assumed**2) / (n - 1 + _PRIOR_WEIGHT))
+            # What a coarser group leaves out does not average out over its observations.
+            group_sd = _MEDIAN_NOISE * sd / math.sqrt(n) if level <= 1 else max(sd, assumed)
+            return Answer(
+                seconds=math.exp(middle) * self._units(question),
+                stage_sd=sd if level <= 1 else min(sd, _LEVELS[1][2]),
+                group_sd=group_sd,
+                n=n,
+                freedom=n - 1 + _PRIOR_WEIGHT,
+                level=level,
+            )
+        return None
+
+    def _nearest(self, question: Question) -> Iterator[tuple[list[Observation], int]]:
+        for level, (names, _, _) in enumerate(_LEVELS):
+            asked = names if question.device else _without_device(names)
+            found = self._groups.get(_key(level, asked, question))
+            if found:
+                yield found, level
+
+    def _units(self, question: Question) -> float:
+        work = question.work
+        per_round = work.per_round
+        if per_round is None:
+            usual = self._usual[question.kind == "prepare"]
+            per_round = median(usual) if usual else 1.0
+        return max(work.rounds * per_round * work.pixels, 1e-9)
+
+
+def _without_device(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if name != "device")
+
+
+def _key(level: int, names: tuple[str, ...], question: Question) -> tuple[Any, ...]:
+    return (level, "device" in names, *(getattr(question, name) for name in names))
+
+
+def _reach(freedom: float) -> float:
+    """Deviations on either side of the middle that hold `SHARE` of the values."""
+    return float(student.ppf((1 + SHARE) / 2, freedom if math.isfinite(freedom) else 1e6))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSize:
+    """What is known of a data set before its stages run; None is unknown."""
+
+    n_volumes: int | None = None
+    n_slices: int | None = None
+    n_training_slices: int | None = None
+
+
+def work_of(kind: str, sections: Mapping[str, Any], size: int, data: DataSize) -> Work:
+    """Return how much a stage has to do.
+
+    Args:
+        kind: Kind of stage.
+        sections: The settings that its key is made of, or those of its job.
+        size: Rows and columns of a slice, in pixels; 0 if unknown.
+        data: Size of the data set.
+    """
+    pixels = float(max(size, 1) ** 2)
+    if kind == "prepare":
+        return Work(per_round=_or_none(data.n_volumes))
+    if kind == "evaluate":
+        return Work(per_round=_or_none(data.n_slices), pixels=pixels)
+    settings = sections.get(kind)
+    if settings is None:  # nnU-Net's own training, whose epochs have a fixed number of steps
+        return Work(rounds=float(sections.get("backbone", {}).get("epochs", 1)), per_round=1.0)
+    per_round = _or_none(data.n_training_slices)
+    if settings["steps_per_epoch"] is not None:
+        passes = 2.0 if kind == "search" else 1.0  # a step of alpha beside every step of weights
+        per_round = passes * settings["steps_per_epoch"] * settings["batch_size"]
+    return Work(rounds=float(settings["epochs"]), per_round=per_round, pixels=pixels)
+
+
+def _or_none(number: int | None) -> float | None:
+    return None if number is None else float(number)
+
+
+def arm_of(kind: str, pruner: str, *, has_cells: bool) -> str:
+    """Return what of the pruner axis the cost of a kind of stage depends on."""
+    if kind == "search":
+        return pruner
+    return ("cells" if has_cells else "backbone") if kind in ("retrain", "evaluate") else ""
+
+
+def question_of(
+    kind: str, job: Job, *, device: str, is_exclusive: bool, data: DataSize
+) -> Question:
+    """Return the question for a stage of a job, whether its key is known or not."""
+    settings = job.settings
+    by_nnunet = isinstance(settings.backbone, NnunetSettings)
+    sections = {
+        "pretrain": None if by_nnunet else plain(settings.pretrain),
+        "search": plain(settings.search),
+        "retrain": plain(settings.retrain),
+        "backbone": plain(settings.backbone),
+    }
+    return Question(
+        kind=kind,
+        arm=arm_of(kind, job.pruner, has_cells=has_cells(job.control)),
+        backbone="" if kind == "prepare" else job.backbone,
+        dataset=job.dataset,
+        device=device,
+        is_exclusive=is_exclusive,
+        work=work_of(kind, sections, settings.prepare.size, data),
+    )
+
+
+def observation_of(
+    record: StageRecord, prepared: StageRecord | None, n_bytes: int | None = None
+) -> Observation | None:
+    """Return what a manifest says of costs; None if it was computed before names were noted.
+
+    Args:
+        record: The manifest.
+        prepared: That of the preparation it builds on, for the size of the data.
+        n_bytes: What lies in its folder.
+    """
+    names = record.provenance.get("job")
+    seconds = seconds_of(record)
+    if names is None or seconds is None:
+        return None
+    outcome = {} if prepared is None else prepared.outcome
+    data = DataSize(
+        **{name: outcome.get(name) for name in ("n_volumes", "n_slices", "n_training_slices")}
+    )
+    question = Question(
+        kind=record.kind,
+        arm=arm_of(record.kind, names["pruner"], has_cells=names["has_cells"]),
+        backbone="" if record.kind == "prepare" else names["backbone"],
+        dataset=names["dataset"],
+        device=record.provenance["device"],
+        is_exclusive=record.provenance.get("is_exclusive", False),
+        work=work_of(record.kind, record.settings, names["size"], data),
+    )
+    return Observation(of=question, seconds=seconds, n_bytes=n_bytes, key=record.key)
+
+
+def seconds_of(record: StageRecord) -> float | None:
+    """Return what a stage took: its last attempt, or what it counted itself if it was resumed."""
+    counted = record.outcome.get("search_s", record.outcome.get("seconds"))
+    if len(record.attempts) > 1 and counted:
+        return float(counted)
+    last = record.attempts[-1]
+    return max(float(last["end"] - last["start"]), 1e-3) if last["end"] else None
+
+
+def observations_of_store(store: StageStore, kinds: Iterable[str]) -> Iterator[Observation]:
+    """Return what finished stages took, at most two thousand of each kind, and what was probed."""
+    prepared: dict[str, StageRecord | None] = {}
+    for kind in kinds:
+        for record in store.records(kind, sorted(store.keys(kind))[:_MOST_RECORDS]):
+            base = record.key
+            if kind != "prepare":
+                base = str(record.settings["parents"].get("prepare"))
+            if base not in prepared:
+                prepared[base] = store.record("prepare", base)
+            found = observation_of(record, prepared[base], _bytes_of(store, record))
+            if found is not None:
+                yield found
+    probes = store.place.read_all(
+        f"{_PROBES}/{name}/probe.json" for name in store.place.names(_PROBES)
+    )
+    for content in probes.values():
+        raw = json.loads(content)
+        work = Work(**raw["of"].pop("work"))
+        yield Observation(of=Question(**raw["of"], work=work), seconds=raw["seconds"])
+
+
+def keep_probe(store: StageStore, name: str, observation: Observation) -> None:
+    """Leave a probe's measurement beside the store; a later one of the same name replaces it."""
+    store.place.remove(f"{_PROBES}/{name}")
+    store.place.create(f"{_PROBES}/{name}/probe.json", json.dumps(asdict(observation)).encode())
+
+
+def _bytes_of(store: StageStore, record: StageRecord) -> int | None:
+    """What a stage left on disk; nobody asks a bucket."""
+    if store.place.is_remote:
+        return None
+    return _bytes_in(store.folder(record.kind, record.key))
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(
+        (Path(where) / name).stat().st_size
+        for where, _, names in os.walk(folder)
+        for name in names
+    )
+
+
+def observations_of_tables(folder: Path) -> Iterator[Observation]:
+    """Return what the stages of an earlier sweep took, from its tables ``jobs`` and ``stages``.
+
+    A folder without readable tables says nothing.
+    """
+    try:
+        jobs = read_table(folder / "jobs.parquet", "jobs")
+        stages = read_table(folder / "stages.parquet", "stages")
+    except (OSError, ResultsError):
+        return
+    rows = {str(row["job_id"]): row for row in jobs.to_dict("records")}
+    done = stages[(stages["outcome"] == "done") & stages["seconds"].notna()]
+    for stage in done.to_dict("records"):
+        row = rows.get(str(stage["job_id"]))
+        if row is None:
+            continue
+        kind, seconds = str(stage["kind"]), float(stage["seconds"])
+        if int(stage["attempt"] or 1) > 1:  # resumed: the last attempt is only the rest
+            seconds = _number(row.get(f"{kind}_s")) or 0.0
+        if seconds > 0:
+            question = _question_of_row(kind, row)
+            yield Observation(of=question, seconds=seconds, key=str(stage["key"]))
+
+
+def _question_of_row(kind: str, row: Mapping[Any, Any]) -> Question:
+    sections: dict[str, Any] = {
+        name: {
+            setting: _number(row.get(f"config_{name}_{setting}"))
+            for setting in ("epochs", "batch_size", "steps_per_epoch")
+        }
+        for name in ("pretrain", "search", "retrain")
+    }
+    if row["backbone"] == "nnunet":
+        sections["pretrain"] = None
+        sections["backbone"] = {"epochs": _number(row.get("config_backbone_epochs")) or 1.0}
+    pruner = str(row["pruner"])
+    return Question(
+        kind=kind,
+        arm=arm_of(kind, pruner, has_cells=has_cells(pruner)),
+        backbone="" if kind == "prepare" else str(row["backbone"]),
+        dataset=str(row["dataset"]),
+        device="" if pd.isna(row["device"]) else str(row["device"]),
+        is_exclusive=kind == "search" and row["search_exclusive"] is True,
+        work=work_of(
+            kind, sections, int(_number(row.get("config_prepare_size")) or 0), DataSize()
+        ),
+    )
+
+
+def _number(value: object) -> float | None:
+    number = pd.to_numeric(value, errors="coerce")  # type: ignore[call-overload]
+    return None if pd.isna(number) else float(number)
+
+
+def known_costs(store: StageStore, runs_dir: Path, kinds: Sequence[str]) -> CostModel:
+    """Return the model of everything that the store and earlier sweeps' tables say."""
+    tables = (
+        observation
+        for folder in sorted(runs_dir.glob("*/tables"))
+        for observation in observations_of_tables(folder)
+    )
+    return CostModel(itertools.chain(observations_of_store(store, kinds), tables))
