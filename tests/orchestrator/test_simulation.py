@@ -86,6 +86,9 @@ class VirtualExecutor:
     def running(self):
         return [entry[2] for entry in self.waiting] + [entry[2] for entry in self.ends]
 
+    def leaving_nodes(self):
+        return ()
+
     def forget(self, task):
         raise AssertionError("nothing is ever silent here")
 
