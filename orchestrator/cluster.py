@@ -20,14 +20,18 @@ class Node:
         cpus: Its CPUs.
         gpus: Its GPUs.
         memory_gib: Memory that stages may reserve; None if nobody counts it.
+        accelerator: Model of its GPUs, as Ray names it; None if it has none.
     """
 
     cpus: float
     gpus: float = 0.0
     memory_gib: float | None = None
+    accelerator: str | None = None
 
     def n_places(self, needs: StageResources) -> int:
         """Return how many stages with these needs the machine holds at a time."""
+        if needs.accelerator not in (None, self.accelerator):
+            return 0
         places = [self.cpus / needs.cpus]
         if needs.gpus:
             places.append(self.gpus / needs.gpus)
@@ -98,7 +102,8 @@ def unplaceable(
             is_exclusive=resources.is_exclusive(kind),
         )
         if n_places(nodes, needs) == 0:
-            largest = max(nodes, key=lambda node: (node.gpus, node.cpus))
+            of_model = [node for node in nodes if node.accelerator == needs.accelerator]
+            largest = max(of_model or nodes, key=lambda node: (node.gpus, node.cpus))
             problems.append(
                 f"resources.{kind} must fit one machine, got {_in_words(needs)} where the largest "
                 f"has {_in_words(largest)}; ask for less, or add a machine that large"
@@ -108,6 +113,8 @@ def unplaceable(
 
 def _in_words(what: StageResources | Node) -> str:
     words = [f"{what.cpus:g} CPUs", f"{what.gpus or 0:g} GPUs"]
+    if what.accelerator is not None:
+        words[1] += f" ({what.accelerator})"
     if what.memory_gib is not None:
         words.append(f"{what.memory_gib:.1f} GiB")
     return ", ".join(words)

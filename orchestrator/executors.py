@@ -25,6 +25,10 @@ class Executor(Protocol):
         """Return the stages taken on that have not ended."""
         ...
 
+    def waiting(self) -> Sequence[StageTask]:
+        """Return those of them that can still be given other needs: `forget`, then `submit`."""
+        ...
+
     def forget(self, task: StageTask) -> None:
         """Wait no more for a stage that another process has finished."""
         ...
@@ -62,6 +66,10 @@ class InlineExecutor:
     def running(self) -> Sequence[StageTask]:
         """Return the queue."""
         return [task for task, _ in self._waiting]
+
+    def waiting(self) -> Sequence[StageTask]:
+        """Return nothing: needs count for nothing here."""
+        return ()
 
     def forget(self, task: StageTask) -> None:
         """Leave a stage out of the queue."""

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,8 @@ from workers.preemption import Preemption, note_of_node
 from workers.run_stage import Failure, StageEnd, StageOrder, run_stage
 from workers.tasks import StageTask
 
+ACCELERATOR_LABEL = "ray.io/accelerator-type"
+"""Node label that Ray sets to the model of its GPUs."""
 _MARGIN = 16
 _SECONDS_BETWEEN_LOOKS = 5.0
 
@@ -82,6 +85,10 @@ class RayExecutor:
     ) -> None:
         """Take a stage on; Ray gets it once the cluster may have room for it soon."""
         nodes = self.nodes()
+        largest_gib = max((node.memory_gib or 0.0 for node in nodes), default=0.0)
+        if resources.memory_gib is not None and largest_gib:
+            # What the user asks for was held against the machines before; what was measured not.
+            resources = replace(resources, memory_gib=min(resources.memory_gib, largest_gib))
         needs = requested(
             resources, nodes, is_exclusive=order.is_exclusive, is_alone=order.is_alone
         )
@@ -110,6 +117,10 @@ class RayExecutor:
     def running(self) -> Sequence[StageTask]:
         """Return the stages taken on that have not ended, waiting ones included."""
         return list(self._taken.values())
+
+    def waiting(self) -> Sequence[StageTask]:
+        """Return the stages that Ray does not have yet."""
+        return [task for queue in self._queues.values() for task in queue.tasks()]
 
     def forget(self, task: StageTask) -> None:
         """Wait no more for a stage; Ray takes minutes to give up a host that has gone silent."""
@@ -159,6 +170,8 @@ class RayExecutor:
             }
             if needs.memory_gib is not None:
                 options["memory"] = int(needs.memory_gib * 2**30)
+            if needs.accelerator is not None:
+                options["label_selector"] = {ACCELERATOR_LABEL: needs.accelerator}
             reference = self._remote.options(**options).remote(task, order)
             self._handed[reference] = task, needs
             queue.n_handed += 1
@@ -210,24 +223,28 @@ class _Queue:
             heapq.heapify(kept)
             self._heap = kept
 
+    def tasks(self) -> list[StageTask]:
+        return [task for _, _, task, _ in self._heap]
+
     def stopped(self) -> list[StageTask]:
         """Give everything back if the user asked to stop: it never began."""
         if not self._heap or not Path(self._heap[0][3].stop_file).exists():
             return []
-        tasks = [task for _, _, task, _ in self._heap]
+        tasks = self.tasks()
         self._heap.clear()
         return tasks
 
 
 def _living_nodes() -> tuple[Node, ...]:
-    found = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    found = [(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]]
     return tuple(
         Node(
             cpus=float(resources.get("CPU", 0.0)),
             gpus=float(resources.get("GPU", 0.0)),
             memory_gib=float(resources.get("memory", 0.0)) / 2**30,
+            accelerator=labels.get(ACCELERATOR_LABEL),
         )
-        for resources in found
+        for resources, labels in found
         if resources.get("CPU", 0.0) > 0
     )
 

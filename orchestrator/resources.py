@@ -16,8 +16,10 @@ class StageResources:
     Attributes:
         cpus: CPUs reserved, fractions allowed.
         gpus: GPUs reserved, fractions allowed; None is one if the cluster has any and the stage
-            can use it.
-        memory_gib: Memory reserved; None reserves none.
+            can use it, or less where it is known to suffice (`ResourceSettings.pack`).
+        memory_gib: Memory reserved; None is what is known to suffice, or none.
+        accelerator: Model of GPU that it needs, as Ray's label ``ray.io/accelerator-type`` names
+            it, such as ``A100``; None is any.
         timeout_min: Minutes that one attempt may take, fractions allowed; then it checkpoints and
             fails as ``timeout``, and the next run goes on. None is no limit.
     """
@@ -26,6 +28,7 @@ class StageResources:
     cpus: float = 1.0
     gpus: float | None = None
     memory_gib: float | None = None
+    accelerator: str | None = None
     timeout_min: float | None = None
 
     def __post_init__(self) -> None:
@@ -45,6 +48,8 @@ class ResourceSettings:
             sign of life, if it is not known to be gone; then another takes the stage over.
         exclusive_search: Whether a search gets its device to itself: a whole GPU, or on a machine
             without one all of the CPUs. Seconds are compared only then.
+        pack: Whether stages reserve what stages like them took at most, measured once and kept
+            with a margin, so that several share a GPU; otherwise each gets a whole one.
         quarantine_after: A stage is not tried again once so many attempts in a row, over all runs,
             have failed or died without getting further than those before.
         prepare: Needs of a preparation.
@@ -59,6 +64,7 @@ class ResourceSettings:
     threads: int | None = None
     lease_s: float = TIME_TO_LIVE_S
     exclusive_search: bool = True
+    pack: bool = True
     quarantine_after: int = 5
     prepare: StageResources = field(default_factory=lambda: StageResources(gpus=0.0))
     pretrain: StageResources = field(default_factory=StageResources)

@@ -209,6 +209,7 @@ def _stage_rows(
                     "attempt": number,
                     "seconds": end - attempt["start"] if end else None,
                     "n_micro_batches": attempt.get("n_micro_batches", 1),
+                    **(_peaks(record) if record and attempt["outcome"] == "done" else {}),
                     **{
                         name: attempt[name]
                         for name in (
@@ -224,6 +225,11 @@ def _stage_rows(
                 }
             )
     return rows
+
+
+def _peaks(record: StageRecord) -> dict[str, float | None]:
+    names = ("peak_host_mib", "peak_gpu_mib")
+    return {name: record.provenance.get(name) for name in names}
 
 
 def _key(records: Mapping[str, StageRecord], kind: str) -> str:

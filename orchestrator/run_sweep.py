@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.executors import Executor
+from orchestrator.packing import Packing, sort_of
 from orchestrator.plan import JobState, KnownRecords, job_state, quarantine
 from orchestrator.resources import ResourceSettings, StageResources
 from workers.failures import PAUSE_S, TRIES
@@ -127,16 +128,14 @@ class SweepRoom:
     has_gpus: bool = False
     tries_quarantined: bool = False
 
-    def needs(self, kind: str, *, is_alone: bool = False) -> StageResources:
-        """Return what a kind of stage needs; twice the memory if it gets a machine to itself."""
-        needs = self.resources.for_kind(kind, has_gpus=self.has_gpus)
-        if not is_alone or needs.memory_gib is None:
-            return needs
-        return replace(needs, memory_gib=2 * needs.memory_gib)
+    def needs(self, kind: str) -> StageResources:
+        """Return what the sweep says that a kind of stage needs."""
+        return self.resources.for_kind(kind, has_gpus=self.has_gpus)
 
     def order(
         self,
         kind: str,
+        needs: StageResources,
         dead_number: int = 0,
         *,
         n_micro_batches: int = 1,
@@ -146,11 +145,11 @@ class SweepRoom:
 
         Args:
             kind: Kind of stage.
+            needs: What it reserves.
             dead_number: Of a lease that has run out.
             n_micro_batches: Parts that each batch is cut into.
             is_alone: Whether no other stage may run on the machine.
         """
-        needs = self.needs(kind)
         return StageOrder(
             store_root=str(self.store.root),
             stop_file=str(self.stop_file),
@@ -163,6 +162,7 @@ class SweepRoom:
             timeout_s=None if needs.timeout_min is None else 60 * needs.timeout_min,
             n_micro_batches=n_micro_batches,
             is_alone=is_alone,
+            gpu_share=min(1.0, needs.gpus or 1.0),
         )
 
 
@@ -176,6 +176,7 @@ class _Tries:
         n_preemptions: Times in a row that its host went away.
         n_micro_batches: Parts that its batches are to be cut into.
         is_alone: Whether it is to have a machine to itself.
+        has_whole_gpu: Whether its share of a GPU was too little.
     """
 
     n: int = 0
@@ -183,6 +184,7 @@ class _Tries:
     n_preemptions: int = 0
     n_micro_batches: int = 1
     is_alone: bool = False
+    has_whole_gpu: bool = False
 
 
 def run_sweep(
@@ -244,6 +246,7 @@ class _SweepRun:
         self.room, self.executor, self.view, self.on_job_end = room, executor, view, on_job_end
         self.priority = priority
         self.records = KnownRecords(room.store)
+        self.packing = self.patiently(lambda: Packing(room.store.place, room.resources))
         self.progress = SweepProgress(n_jobs=len(jobs))
         self.waiting: dict[tuple[str, str], list[Job]] = {}
         self.failed: dict[tuple[str, str], Failure] = {}
@@ -302,6 +305,7 @@ class _SweepRun:
             if end.was_computed:
                 last = end.record.attempts[-1]
                 self.progress.executed[place] = last["end"] - last["start"]
+                self._learn(task, end.record)
         elif (pause_s := self._pause_s(place, end)) is not None:
             self.paused[place] = task, time.monotonic() + pause_s
             self.view.ended(task, end)
@@ -313,6 +317,19 @@ class _SweepRun:
         for job in self.waiting.pop(place, []):
             if end.ending not in ("stopped", "preempted"):
                 self.advance(job)
+
+    def _learn(self, task: StageTask, record: StageRecord) -> None:
+        """Keep what a stage took of memory; those like it that wait are packed accordingly."""
+        is_news = False
+        with suppress(OSError):
+            is_news = self.packing.learn(task, record)
+        if not is_news:
+            return
+        sort = sort_of(task)
+        for waiting in self.executor.waiting():
+            if waiting.kind == task.kind and sort_of(waiting) == sort:
+                self.executor.forget(waiting)
+                self._submit(waiting)
 
     def look_elsewhere(self) -> None:
         """Take what others have finished, take over what dead ones left, try again what is due."""
@@ -463,7 +480,9 @@ class _SweepRun:
         tries.epoch, tries.n_preemptions = max(tries.epoch, failure.epoch), 0
         if tries.n > TRIES.get(failure.kind, 0):
             return None
-        if failure.kind == "gpu_memory":
+        if failure.kind == "gpu_memory" and self.orders[place].gpu_share < 1:
+            tries.has_whole_gpu = True
+        elif failure.kind == "gpu_memory":
             tries.n_micro_batches = 2 * failure.n_micro_batches
         tries.is_alone = tries.is_alone or failure.kind == "host_memory"
         return PAUSE_S.get(failure.kind, 0.0) * 2.0 ** (tries.n - 1)
@@ -479,13 +498,18 @@ class _SweepRun:
         tries = self.tries[place]
         self.begun.pop(place, None)
         self.killed.discard(place)
+        needs = self.packing.fill(task, self.room.needs(task.kind))
+        if tries.has_whole_gpu and needs.gpus:
+            needs = replace(needs, gpus=1.0)
+        if tries.is_alone and needs.memory_gib is not None:
+            needs = replace(needs, memory_gib=2 * needs.memory_gib)
         self.orders[place] = self.room.order(
             task.kind,
+            needs,
             dead_number,
             n_micro_batches=tries.n_micro_batches,
             is_alone=tries.is_alone,
         )
-        needs = self.room.needs(task.kind, is_alone=tries.is_alone)
         self.executor.submit(task, self.orders[place], needs, self.priority(task))
         self.view.submitted(task)
 

@@ -168,6 +168,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("pid", "int64", "", "process", True),
         Column("outcome", "string", "", "done, failed, stopped, preempted or lost", True),
         Column("n_micro_batches", "int64", "", "parts that batches were cut into", True),
+        Column("peak_host_mib", "float64", "MiB", "peak of the process's memory", True),
+        Column("peak_gpu_mib", "float64", "MiB", "peak of the GPU's memory", True),
     ),
 }
 """Table → columns. ``jobs`` has any number of ``config_*`` columns beside these."""

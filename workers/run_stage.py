@@ -15,6 +15,7 @@ import torch
 from iac_core.errors import ConfigError, StopRequested
 from workers.failures import FailureKind, kind_of
 from workers.lease import TIME_TO_LIVE_S, Holder, LeaseLostError
+from workers.memory import PeakMemory, gpu_limited, runs_apart
 from workers.preemption import Preemption
 from workers.provenance import provenance
 from workers.reporting import FileReporter
@@ -44,6 +45,7 @@ class StageOrder:
         n_micro_batches: Parts that each batch is cut into, at least (`TrainingRoom`); a stage that
             was cut in an earlier attempt stays cut. Unlike all else here it can change a result,
             in the ways told there; the record of the stage says it.
+        gpu_share: Of a GPU's memory, what the process may take at most.
         is_alone: Whether no other stage may run on the machine.
     """
 
@@ -57,6 +59,7 @@ class StageOrder:
     submission: str = ""
     timeout_s: float | None = None
     n_micro_batches: int = 1
+    gpu_share: float = 1.0
     is_alone: bool = False
 
 
@@ -257,7 +260,8 @@ def _compute(
         reporter=reporter,
         n_micro_batches=attempt.n_micro_batches,
     )
-    with _reproducible():
+    peak = PeakMemory(device)
+    with _reproducible(), gpu_limited(device, order.gpu_share):
         outcome = STAGES[task.kind](room)
     _note_completion(task)
     record = attempt.finish(
@@ -265,6 +269,7 @@ def _compute(
         outcome=outcome,
         provenance={
             **provenance(str(device), order.n_threads, n_micro_batches=attempt.n_micro_batches),
+            **({} if runs_apart(task) else peak.measured()),
             "is_exclusive": order.is_exclusive,
             "job": task.names(),
         },
