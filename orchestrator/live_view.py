@@ -86,6 +86,8 @@ class LineView(View):
             text += f"  {duration(last['end'] - last['start'])}"
         if end.failure is not None:
             text += f"  {end.failure.error}"
+        if end.ending == "preempted":
+            text += "  its host is going away; it is submitted again after a pause"
         self._say(text)
 
     def _say(self, text: str) -> None:

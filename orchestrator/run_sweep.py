@@ -14,7 +14,7 @@ from orchestrator.executors import Executor
 from orchestrator.packing import Packing, sort_of
 from orchestrator.plan import JobState, KnownRecords, job_state, quarantine
 from orchestrator.resources import ResourceSettings, StageResources
-from workers.failures import PAUSE_S, TRIES
+from orchestrator.tries import Tries
 from workers.job import Job
 from workers.lease import LeaseWatch
 from workers.places import Place, StoreAwayError
@@ -30,10 +30,6 @@ _REST_PER_SECOND_OF_LOOKING = 5.0
 _PATIENCE_S = 600.0
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_TO_SAY_SO = 15.0
-PREEMPTION_PAUSE_S = 10.0
-"""Before a preempted stage is submitted again, since its host may still take work; each time in a
-row it is twice as long, five minutes at most."""
-_LONGEST_PREEMPTION_PAUSE_S = 300.0
 HANG_GRACE_S = 300.0
 """A stage is killed if it has not ended so long after its timeout."""
 
@@ -166,27 +162,6 @@ class SweepRoom:
         )
 
 
-@dataclass(slots=True, kw_only=True)
-class _Tries:
-    """What a run has learnt of a stage that ended early.
-
-    Attributes:
-        n: Tries in a row that got no further.
-        epoch: The furthest epoch reported.
-        n_preemptions: Times in a row that its host went away.
-        n_micro_batches: Parts that its batches are to be cut into.
-        is_alone: Whether it is to have a machine to itself.
-        has_whole_gpu: Whether its share of a GPU was too little.
-    """
-
-    n: int = 0
-    epoch: int = 0
-    n_preemptions: int = 0
-    n_micro_batches: int = 1
-    is_alone: bool = False
-    has_whole_gpu: bool = False
-
-
 def run_sweep(
     jobs: Sequence[Job],
     room: SweepRoom,
@@ -252,7 +227,7 @@ class _SweepRun:
         self.failed: dict[tuple[str, str], Failure] = {}
         self.elsewhere: dict[tuple[str, str], tuple[StageTask, LeaseWatch]] = {}
         self.paused: dict[tuple[str, str], tuple[StageTask, float]] = {}
-        self.tries: dict[tuple[str, str], _Tries] = defaultdict(_Tries)
+        self.tries: dict[tuple[str, str], Tries] = defaultdict(Tries)
         self.orders: dict[tuple[str, str], StageOrder] = {}
         self.begun: dict[tuple[str, str], float] = {}
         self.killed: set[tuple[str, str]] = set()
@@ -465,27 +440,8 @@ class _SweepRun:
         return found
 
     def _pause_s(self, place: tuple[str, str], end: StageEnd) -> float | None:
-        """Return the seconds until a stage is to be tried again; None if it is not."""
-        if self.room.stop_file.exists():
-            return None
-        tries = self.tries[place]
-        if end.ending == "preempted":
-            tries.n_preemptions += 1
-            longer = PREEMPTION_PAUSE_S * 2.0 ** (tries.n_preemptions - 1)
-            return min(_LONGEST_PREEMPTION_PAUSE_S, longer)
-        failure = end.failure
-        if failure is None:
-            return None
-        tries.n = 1 if failure.epoch > tries.epoch else tries.n + 1
-        tries.epoch, tries.n_preemptions = max(tries.epoch, failure.epoch), 0
-        if tries.n > TRIES.get(failure.kind, 0):
-            return None
-        if failure.kind == "gpu_memory" and self.orders[place].gpu_share < 1:
-            tries.has_whole_gpu = True
-        elif failure.kind == "gpu_memory":
-            tries.n_micro_batches = 2 * failure.n_micro_batches
-        tries.is_alone = tries.is_alone or failure.kind == "host_memory"
-        return PAUSE_S.get(failure.kind, 0.0) * 2.0 ** (tries.n - 1)
+        """Seconds until a stage is to be tried again; None if it is not."""
+        return None if self.room.stop_file.exists() else self.tries[place].pause_s(end)
 
     def _quarantine(self, task: StageTask) -> Failure | None:
         """Why a stage is not tried any more, if it is not."""

@@ -6,8 +6,9 @@ kind             what it is                                         tries after 
 ``disk_full``    no space left where stages or temporary files lie  3, after a pause
 ``host_memory``  the machine, or Ray on its behalf, was out of it   1, with a machine to itself
                                                                     and twice its ``memory_gib``
-``gpu_memory``   the GPU was out of it                              3, each with every batch cut
-                                                                    into twice as many parts
+``gpu_memory``   the GPU, or a share of it, was out of it           3: with the whole GPU, then
+                                                                    with batches cut into twice
+                                                                    as many parts each time
 ``lost``         the worker or its node died                        3
 ``store_away``   the bucket of the stages did not answer, or its    3, after a pause
                  copies on the host were removed

@@ -6,7 +6,7 @@ import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -75,6 +75,7 @@ class Failure:
         trace: The traceback.
         kind: What kind of failure it is (`workers.failures`).
         n_micro_batches: Parts that batches were cut into.
+        gpu_share: Of a GPU's memory, what the process could take at most.
     """
 
     stage: str
@@ -84,6 +85,7 @@ class Failure:
     trace: str
     kind: FailureKind = "code"
     n_micro_batches: int = 1
+    gpu_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,10 +161,12 @@ def _run_stage(task: StageTask, order: StageOrder, preemption: Preemption) -> St
             return StageEnd(ending="held", pid=os.getpid())
         except OSError:
             logger.warning("the lease of %s %s could not be looked at", task.kind, task.key)
-        end = _failed(
-            task, error, epoch=reporter.last_epoch, n_micro_batches=attempt.n_micro_batches
+        end = _failed(task, error, epoch=reporter.last_epoch)
+        assert end.failure is not None
+        failure = replace(
+            end.failure, n_micro_batches=attempt.n_micro_batches, gpu_share=order.gpu_share
         )
-        return _given_up(attempt, end)
+        return _given_up(attempt, replace(end, failure=failure))
 
 
 def _begin(
@@ -227,9 +231,7 @@ def _given_up(attempt: Attempt, end: StageEnd) -> StageEnd:
     return end
 
 
-def _failed(
-    task: StageTask, error: Exception, *, epoch: int, n_micro_batches: int = 1
-) -> StageEnd:
+def _failed(task: StageTask, error: Exception, *, epoch: int) -> StageEnd:
     """The end of an execution whose exception is being handled."""
     failure = Failure(
         stage=task.kind,
@@ -238,7 +240,6 @@ def _failed(
         error=f"{type(error).__name__}: {error}",
         trace=traceback.format_exc(),
         kind=kind_of(error),
-        n_micro_batches=n_micro_batches,
     )
     return StageEnd(ending="failed", failure=failure, pid=os.getpid())
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from orchestrator.ray_executor import RayExecutor
@@ -214,19 +215,23 @@ def test_a_stage_leaves_a_node_that_ray_drains(write_sweep, tmp_path, monkeypatc
     from ray.cluster_utils import Cluster
     from ray.core.generated import autoscaler_pb2
 
-    monkeypatch.setattr("orchestrator.run_sweep.PREEMPTION_PAUSE_S", 0.1)
+    monkeypatch.setattr("orchestrator.tries.PREEMPTION_PAUSE_S", 0.1)
     sweep = write_sweep("[none]")
     text = sweep.read_text().replace(SHORT, LONG)
     sweep.write_text(text.replace("checkpoint_every_epochs: 1}", "checkpoint_every_epochs: 1000}"))
     session = open_sweep(sweep, {}, tmp_path / "runs", needs_data=True)
+    before = signal.getsignal(signal.SIGTERM)  # a node of Ray puts its own in this process
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    first = cluster.add_node(num_cpus=1)
+    raylets = {
+        node.all_processes["raylet"][0].process.pid: node.node_id
+        for node in (cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1))
+    }
 
     def drain():
-        searching(tmp_path / "runs", min_epoch=3)
-        cluster.add_node(num_cpus=1)
+        pid = searching(tmp_path / "runs", min_epoch=3)
         accepted, _ = GcsClient(address=cluster.address).drain_node(
-            first.node_id, autoscaler_pb2.DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION,
+            raylets[psutil.Process(pid).ppid()],
+            autoscaler_pb2.DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION,
             "the test takes it away", int(1000 * (time.time() + 600)),
         )  # fmt: skip
         assert accepted
@@ -243,6 +248,7 @@ def test_a_stage_leaves_a_node_that_ray_drains(write_sweep, tmp_path, monkeypatc
     finally:
         drainer.shutdown()
         cluster.shutdown()
+        signal.signal(signal.SIGTERM, before)
     assert [end.failure for end in ends] == [None]
     attempts, curve = search_of(tmp_path / "runs")
     assert [row["outcome"] for row in attempts] == ["preempted", "done"]

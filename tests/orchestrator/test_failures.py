@@ -147,7 +147,7 @@ def test_a_stage_whose_time_is_up_checkpoints_and_the_next_run_goes_on(open_with
 def test_the_file_of_a_host_that_goes_away_makes_a_stage_checkpoint_and_go_on(
     open_with, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("orchestrator.run_sweep.PREEMPTION_PAUSE_S", 0.1)
+    monkeypatch.setattr("orchestrator.tries.PREEMPTION_PAUSE_S", 0.1)
     note = tmp_path / "preempted"
     monkeypatch.setenv(PREEMPTION_FILE, str(note))
     session = open_with("[none]")
@@ -260,7 +260,7 @@ def test_a_stage_that_fails_in_every_run_is_quarantined_until_told_otherwise(
 
 
 def test_a_full_disk_and_stops_quarantine_nothing(open_with, monkeypatch):
-    monkeypatch.setattr("orchestrator.run_sweep.PAUSE_S", {"disk_full": 0.01})
+    monkeypatch.setattr("orchestrator.tries.PAUSE_S", {"disk_full": 0.01})
     session = open_with(resources="quarantine_after: 2")
     with monkeypatch.context() as broken:
         calls = fail_always(broken, "pretrain", OSError(28, "No space left on device"))

@@ -244,7 +244,7 @@ class FailsAtFirst:
     ],
 )
 def test_a_failure_that_another_try_can_mend_gets_one(open_tiny, monkeypatch, errors, n, kind):
-    monkeypatch.setattr("orchestrator.run_sweep.PAUSE_S", {"disk_full": 0.1})
+    monkeypatch.setattr("orchestrator.tries.PAUSE_S", {"disk_full": 0.1})
     stage = FailsAtFirst(monkeypatch, "pretrain", errors)
     session = open_tiny("[no_cell]")
     _, (end,), _ = run(session)
