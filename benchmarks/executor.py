@@ -12,6 +12,7 @@ ten thousand jobs, and sweeps on a simulated cluster of a thousand GPUs with rec
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import resource
 import shutil
@@ -37,12 +38,16 @@ from iac_core.config import (
     SearchSettings,
     SplitSettings,
 )
+from orchestrator.cluster import Node
+from orchestrator.costs import CostModel, observations_of_tables
 from orchestrator.executors import InlineExecutor
-from orchestrator.plan import make_plan
+from orchestrator.forecast import Forecast
+from orchestrator.plan import KnownRecords, make_plan
 from orchestrator.ray_executor import RayExecutor
 from orchestrator.resources import ResourceSettings
 from orchestrator.run_sweep import JobEnd, SweepProgress, SweepRoom, View, run_sweep
 from orchestrator.session import open_sweep
+from orchestrator.simulation import simulate
 from orchestrator.tracking import BackgroundTracker, FinishedJob, Tracker
 from workers.job import Job, JobSettings
 from workers.preemption import Preemption
@@ -65,6 +70,8 @@ SETTINGS = JobSettings(
     backbone=UNetSettings(),
     pruner=None,
 )
+CLUSTER = (Node(cpus=32, gpus=4),) * 250
+N_GPUS = 1000
 SOURCES = {"nothing": DataSource(layout="acdc", path="/", fingerprint="0" * 16)}
 
 
@@ -256,6 +263,36 @@ def measure_plan(folder: Path) -> dict[str, float]:
     }
 
 
+def measure_simulation(folder: Path, n_seeds: int) -> dict[str, float]:
+    """Makespan over lower bound of sweeps/full_grid.yaml on 250 machines of 4 GPUs."""
+    session = open_sweep(large_sweep(folder, n_seeds), {}, folder / "runs", needs_data=False)
+    recorded = itertools.chain.from_iterable(
+        observations_of_tables(RECORDS / name) for name in ("acdc_claims", "backbones")
+    )
+    forecast = Forecast(
+        session.plan(),
+        KnownRecords(session.store),
+        CostModel(recorded),
+        resources=session.spec.resources,
+        nodes=CLUSTER,
+    )
+    graph = forecast.graph()
+    bound = graph.lower_bound_s(CLUSTER)
+    started = time.perf_counter()
+    longest_first = simulate(graph, CLUSTER, priority=graph.priorities().__getitem__)
+    simulated = time.perf_counter() - started
+    return {
+        "jobs": len(graph.chains),
+        "stages": len(graph.stages),
+        "work_over_longest_chain": round(
+            graph.work_s() / N_GPUS / max(graph.priorities().values()), 2
+        ),
+        "as_they_come": round(simulate(graph, CLUSTER) / bound, 3),
+        "longest_first": round(longest_first / bound, 3),
+        "simulation_s": round(simulated, 2),
+    }
+
+
 def main() -> None:
     """Print the parts as they end, then one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -270,6 +307,9 @@ def main() -> None:
     try:
         planned = measure_plan(folder)
         print(f"plan: {json.dumps(planned)}", flush=True)
+        played = [measure_simulation(folder, n_seeds) for n_seeds in (5, 23)]
+        for line in played:
+            print(f"1,000 GPUs: {json.dumps(line)}", flush=True)
         with RayExecutor(n_cpus=N_CPUS, compute=compute) as executor:
             overhead = measure_overhead(
                 folder, executor, n_rounds=n_rounds, n_jobs=n_block, n_trials=n_trials
@@ -299,6 +339,7 @@ def main() -> None:
         peak_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1),
         resume_s=round(resumed, 2),
         mlflow_s_a_job=round(mirror, 3),
+        simulated=played,
     )
 
 

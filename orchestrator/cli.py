@@ -1,7 +1,6 @@
 """The command line: plan, run, submit, status, report, export, sync, doctor, data, phantom."""
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +18,8 @@ from rich.text import Text
 from iac_core.config import DatasetOptions
 from iac_core.errors import ConfigError, DataError, IacError, Problem
 from iac_core.types import SegmentationDataset
-from orchestrator.cluster import Node, unplaceable
+from orchestrator.cluster import Node, this_machine, unplaceable
+from orchestrator.forecast import Forecast
 from orchestrator.live_view import (
     LineView,
     LiveView,
@@ -33,6 +33,16 @@ from orchestrator.plan import (
     Plan,
     failure_groups,
     kept_feature_sizes,
+)
+from orchestrator.price import (
+    begun_seconds,
+    device_here,
+    forecast_lines,
+    forecast_of,
+    keep_nodes,
+    kept_nodes,
+    machines_of,
+    time_left,
 )
 from orchestrator.resources import ResourceSettings
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
@@ -104,13 +114,26 @@ def plan(
     data: DataOption = None,
     runs: RunsOption = _RUNS,
     jobs: Annotated[bool, typer.Option("--jobs", help="List every job.")] = False,
+    machines: Annotated[int, typer.Option(min=1, help="Machines of the cluster.")] = 1,
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="GPUs of each; this machine's if nothing is given.")
+    ] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs of each.")] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0.0, help="Of a GPU, or of a CPU where none is used.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--probe", help="First measure what was never observed: a minute.")
+    ] = False,
 ) -> None:
-    """Show jobs and stages: what is shared, what is done, what would run. Changes nothing."""
+    """Show jobs and stages: what is shared, what is done, what the rest takes. Runs none of it."""
     session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
     found = session.plan()
     n_done = sum(state.is_done for state in found.states)
     out.print(f"{session.spec.name}: {len(found.states)} jobs, {n_done} done")
     out.print(plan_table(found))
+    nodes = machines_of(machines, gpus, cpus or session.spec.resources.cpus)
+    _print_forecast(session, found, nodes, price_per_hour, measure=measure)
     dropped = session.expansion.dropped
     for cell in dropped if jobs else dropped[:_MOST_DROPPED]:
         out.print(Text(f"left out: {json.dumps(cell)}"), soft_wrap=True)
@@ -135,6 +158,43 @@ def plan(
         for state in found.states:
             mark = "done" if state.is_done else f"{len(state.tasks)}/{state.n_stages} keys known"
             out.print(Text(f"{state.job.job_id}  {state.job.label}  {mark}"), soft_wrap=True)
+
+
+def _print_forecast(
+    session: Session,
+    found: Plan,
+    nodes: Sequence[Node],
+    price_per_hour: float | None,
+    *,
+    measure: bool,
+) -> None:
+    """Say what the missing stages of a plan take."""
+    forecast = forecast_of(session, found, nodes)
+    if not forecast.questions:
+        return
+    if measure:
+        _probe(session, forecast)
+    for line in forecast_lines(session, forecast, price_per_hour):
+        out.print(line, soft_wrap=True)
+
+
+def _probe(session: Session, forecast: Forecast) -> None:
+    """Measure what the forecast cannot answer, and say what."""
+    from orchestrator.probe import probe
+
+    wanted = [(forecast.jobs[place], one) for place, one in forecast.questions.items()]
+    resources = session.spec.resources
+    done = probe(
+        wanted,
+        forecast.model,
+        session.store,
+        device=device_here(),
+        n_threads=resources.threads_of(resources.pretrain),
+    )
+    for line in done.measured:
+        out.print(Text(f"measured: {line}"), soft_wrap=True)
+    for line in done.left_out:
+        out.print(Text(f"not measured: {line}"), soft_wrap=True)
 
 
 @app.command()
@@ -216,7 +276,13 @@ def status(sweep: SweepPath, data: DataOption = None, runs: RunsOption = _RUNS) 
         words += [] if runs == _RUNS else [f"--runs {runs}"]
         out.print(Text(f"    again: {' '.join(words)}"), soft_wrap=True)
     n_done = sum(state.is_done for state in found.states)
-    out.print(f"{n_done} of {len(found.states)} jobs done")
+    left = ""
+    if n_done < len(found.states):
+        nodes = kept_nodes(session) or this_machine(session.spec.resources.cpus)
+        forecast = forecast_of(session, found, nodes)
+        tasks = [state.next_task for state in found.states if state.next_task is not None]
+        left = time_left(forecast.seconds_left(begun_s=begun_seconds(session.store, tasks)))
+    out.print(f"{n_done} of {len(found.states)} jobs done{left}")
 
 
 @app.command()
@@ -554,22 +620,31 @@ def _execute(
     resources = session.spec.resources
     room = session.room(tries_quarantined=how.again)
     with ExitStack() as stack:
-        n_slots = float(resources.cpus or os.cpu_count() or 1)
+        nodes = this_machine(resources.cpus)
         executor: Executor = InlineExecutor()
         if not how.inline and any(not state.is_done for state in found.states):
             from orchestrator.ray_executor import RayExecutor
 
             on_ray = stack.enter_context(RayExecutor(n_cpus=resources.cpus, address=how.address))
-            executor, n_slots = on_ray, on_ray.n_cpus()
+            executor, nodes = on_ray, on_ray.nodes()
             room = replace(room, has_gpus=on_ray.n_gpus() > 0)
-            _refuse_unplaceable(found, resources, on_ray.nodes())
-            if len(on_ray.nodes()) > 1 and not how.unchecked:
+            _refuse_unplaceable(found, resources, nodes)
+            if len(nodes) > 1 and not how.unchecked:
                 _refuse_unlike_nodes(session)
-        view: View = LineView(out)
+        keep_nodes(session, nodes)
+        forecast = forecast_of(session, found, nodes)
+        view: View = LineView(out, session.store, forecast)
         if out.is_terminal:
-            view = stack.enter_context(LiveView(out, found, session.store, n_slots))
+            view = stack.enter_context(LiveView(out, found, session.store, forecast))
         stack.enter_context(_stop_on_interrupt(session))
-        return run_sweep(session.expansion.jobs, room, executor, view=view, on_job_end=on_job_end)
+        return run_sweep(
+            session.expansion.jobs,
+            room,
+            executor,
+            view=view,
+            on_job_end=on_job_end,
+            priority=forecast.priority,
+        )
 
 
 def _refuse_unlike_nodes(session: Session) -> None:

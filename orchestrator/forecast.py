@@ -12,6 +12,7 @@ from orchestrator.costs import CostModel, DataSize, Question, Total, observation
 from orchestrator.plan import STAGE_KINDS, KnownRecords, Plan
 from orchestrator.resources import ResourceSettings
 from orchestrator.simulation import Place, SimulatedStage, StageGraph, simulate
+from workers.job import Job
 from workers.stage_store import StageRecord
 from workers.tasks import StageTask, chain
 
@@ -72,6 +73,7 @@ class Forecast:
             for kind in STAGE_KINDS
         }
         self.questions: dict[Place, Question] = {}
+        self.jobs: dict[Place, Job] = {}
         self.chains: dict[str, tuple[Place, ...]] = {}
         self.data: dict[str, DataSize] = {}
         self._prepared: dict[str, StageRecord] = {}
@@ -87,6 +89,7 @@ class Forecast:
                 place = (kind, _until_known(state.job.job_id) if task is None else task.key)
                 places.append(place)
                 if place not in self.questions:
+                    self.jobs[place] = job
                     self.questions[place] = question_of(
                         kind,
                         job,
@@ -147,13 +150,18 @@ class Forecast:
         return tuple(found)
 
     def graph(
-        self, ended: Collection[str] = (), begun_s: Mapping[Place, float] | None = None
+        self,
+        ended: Collection[str] = (),
+        begun_s: Mapping[Place, float] | None = None,
+        *,
+        unknown_s: float = 0.0,
     ) -> StageGraph:
-        """Return what is left to run; a stage that nothing is known of takes no time.
+        """Return what is left to run.
 
         Args:
             ended: Jobs that are done or have failed.
             begun_s: Stage → seconds since a worker has begun it.
+            unknown_s: Seconds of a stage of whose kind nothing was observed.
         """
         begun_s = begun_s or {}
         chains, stages = [], {}
@@ -164,7 +172,7 @@ class Forecast:
             chains.append(left)
             for place in left:
                 if place not in stages:
-                    seconds = self._seconds(self.questions[place])
+                    seconds = self._seconds(self.questions[place], unknown_s)
                     rest = seconds - begun_s.get(place, 0.0)
                     stages[place] = SimulatedStage(
                         seconds=max(rest, _SHARE_LEFT_AT_LEAST * seconds),
@@ -210,14 +218,14 @@ class Forecast:
     def priority(self, task: StageTask) -> float:
         """Return the seconds of the longest chain that began with a stage when it was planned."""
         if not self._priorities:
-            self._priorities = self.graph().priorities()
+            self._priorities = self.graph(unknown_s=1.0).priorities()
         known = self._priorities.get((task.kind, task.key))
         unknown = (task.kind, _until_known(task.job.job_id))
         return self._priorities.get(unknown, 0.0) if known is None else known
 
-    def _seconds(self, question: Question) -> float:
+    def _seconds(self, question: Question, unknown_s: float) -> float:
         found = self.model.answer(question)
-        return 0.0 if found is None else found.seconds * math.exp(found.stage_sd**2 / 2)
+        return unknown_s if found is None else found.seconds * math.exp(found.stage_sd**2 / 2)
 
 
 def _until_known(job_id: str) -> str:

@@ -1,5 +1,6 @@
 """What the user sees of a running sweep: one screen on a terminal, else one line per event."""
 
+import math
 import time
 from collections import Counter
 from contextlib import suppress
@@ -11,7 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.forecast import Forecast
 from orchestrator.plan import Plan
+from orchestrator.price import begun_seconds, duration, time_left
 from orchestrator.run_sweep import Looks, SweepProgress, View
 from workers.places import StoreAwayError
 from workers.run_stage import StageEnd
@@ -20,6 +23,8 @@ from workers.tasks import StageTask
 
 _MOST_RUNNING_ROWS = 12
 _MOST_FAILURES = 3
+_SECONDS_BETWEEN_ESTIMATES = 5.0
+_SECONDS_BETWEEN_LINES = 120.0
 
 
 def stage_label(task: StageTask) -> str:
@@ -33,21 +38,6 @@ def stage_label(task: StageTask) -> str:
     if task.kind != "prepare":
         names.append(f"seed {job.seed}")
     return " · ".join(names)
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as a person would say them.
-
-    Examples:
-        >>> duration(3), duration(75), duration(7300)
-        ('3 s', '1 min 15 s', '2 h 01 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def plan_table(plan: Plan) -> Table:
@@ -65,14 +55,17 @@ def plan_table(plan: Plan) -> Table:
 
 
 class LineView(View):
-    """One line per event: for logs and pipes.
+    """One line per event, and now and then the time left: for logs and pipes.
 
     Args:
         console: Where lines go.
+        store: Where running stages leave their progress.
+        forecast: What is left to do.
     """
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, store: StageStore, forecast: Forecast) -> None:
+        self._console, self._store, self._forecast = console, store, forecast
+        self._said = time.monotonic()
 
     def submitted(self, task: StageTask) -> None:
         """Say that a stage starts."""
@@ -88,7 +81,19 @@ class LineView(View):
             text += f"  {end.failure.error}"
         if end.ending == "preempted":
             text += "  its host is going away; it is submitted again after a pause"
+        if end.record is not None:
+            self._forecast.note_end(task, end.record, was_computed=end.was_computed)
         self._say(text)
+
+    def refresh(self, progress: SweepProgress) -> None:
+        """Say every few minutes how long it will take."""
+        if time.monotonic() - self._said < _SECONDS_BETWEEN_LINES:
+            return
+        self._said, left = time.monotonic(), ""
+        with suppress(StoreAwayError):
+            begun = begun_seconds(self._store, progress.running)
+            left = time_left(self._forecast.seconds_left_while_running(progress.ended, begun))
+        self._say(f"{len(progress.ended)} of {progress.n_jobs} jobs ended{left}")
 
     def _say(self, text: str) -> None:
         stamp = time.strftime("%H:%M:%S")
@@ -102,13 +107,16 @@ class LiveView(View):
         console: The terminal.
         plan: What the sweep needed when it started.
         store: Where running stages leave their progress.
-        n_slots: Stages that can run at a time, for the estimate of the time left.
+        forecast: What is left to do.
     """
 
-    def __init__(self, console: Console, plan: Plan, store: StageStore, n_slots: float) -> None:
+    def __init__(
+        self, console: Console, plan: Plan, store: StageStore, forecast: Forecast
+    ) -> None:
         self._plan = plan
         self._store = store
-        self._n_slots = max(1.0, n_slots)
+        self._forecast = forecast
+        self._left, self._estimated = "", -math.inf
         self._started = time.monotonic()
         self._progress = SweepProgress(n_jobs=len(plan.states))
         self._looks = Looks(store.place)
@@ -127,6 +135,11 @@ class LiveView(View):
         trace: TracebackType | None,
     ) -> None:
         self._live.stop()
+
+    def ended(self, task: StageTask, end: StageEnd) -> None:
+        """Learn what the stage took."""
+        if end.record is not None:
+            self._forecast.note_end(task, end.record, was_computed=end.was_computed)
 
     def refresh(self, progress: SweepProgress) -> None:
         """Redraw."""
@@ -197,30 +210,24 @@ class LiveView(View):
         progress = self._progress
         elapsed = time.monotonic() - self._started
         text = f"{len(progress.ended)} of {progress.n_jobs} jobs ended · {duration(elapsed)}"
-        left = self._seconds_left()
         if progress.is_stopping:
             text += " · stopping: the running stages write their checkpoints"
-        elif left is not None and progress.running:
-            text += f" · about {duration(left)} left"
+        elif progress.running:
+            text += self._time_left()
         if progress.elsewhere:
             text += f" · {len(progress.elsewhere)} stages computed by other drivers"
         return text
 
-    def _seconds_left(self) -> float | None:
-        """Mean seconds per kind seen so far × stages left; None until every kind left was seen."""
-        by_kind: dict[str, list[float]] = {}
-        for (kind, _), seconds in self._progress.executed.items():
-            by_kind.setdefault(kind, []).append(seconds)
-        total = 0.0
-        for row in self._plan.counts():
-            kind = str(row["kind"])
-            n_done = sum(1 for found, _ in self._progress.executed if found == kind)
-            left = int(row["to_run"]) - n_done
-            if left > 0 and kind not in by_kind:
-                return None
-            if left > 0:
-                total += left * sum(by_kind[kind]) / len(by_kind[kind])
-        return total / self._n_slots
+    def _time_left(self) -> str:
+        """The estimate, made anew every few seconds."""
+        now = time.monotonic()
+        if now - self._estimated >= _SECONDS_BETWEEN_ESTIMATES:
+            self._estimated = now
+            with suppress(StoreAwayError):
+                begun = begun_seconds(self._store, self._under_way)
+                left = self._forecast.seconds_left_while_running(self._progress.ended, begun)
+                self._left = time_left(left)
+        return self._left
 
 
 def progress_cells(seen: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -29,11 +29,32 @@ def test_plan_counts_what_is_shared_and_writes_nothing(write_sweep, tmp_path):
     before = listing(tmp_path)
     done = orchestrator("plan", sweep, "--jobs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line}
+    counts, _, costs = done.stdout.partition("\n\n")
+    rows = {line.split()[0]: line.split()[1:] for line in counts.splitlines()}
     assert rows["pretrain"] == ["8", "2", "0", "2"]
     assert rows["search"] == ["4", "4", "0", "4"]
     assert done.stdout.count("js_stability · seed") == 2
+    assert "nothing was ever observed" in costs
     assert listing(tmp_path) == before
+
+
+def test_a_plan_for_a_cluster_with_a_price_after_a_probe(write_sweep, tmp_path):
+    words = ("--probe", "--machines", "3", "--cpus", "4", "--price-per-hour", "2.5")
+    done = orchestrator("plan", write_sweep("[none]"), *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "measured: search none unet" in done.stdout
+    assert "On 3 × 4 CPUs and 0 GPUs: " in done.stdout
+    assert "cost" in done.stdout
+    assert sorted(entry.name for entry in (tmp_path / "runs" / "store").iterdir()) == ["costs"]
+    too_large = (
+        write_sweep("[none]", extra="").read_text().replace("cpus: 2,", "search: {cpus: 99},")
+    )
+    (tmp_path / "tiny.yaml").write_text(too_large)
+    done = orchestrator("run", tmp_path / "tiny.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "resources.search must fit one machine, got 99 CPUs" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs" / "store" / "prepare").exists()
 
 
 def test_plan_works_without_the_data_and_says_that_keys_are_provisional(tmp_path):
