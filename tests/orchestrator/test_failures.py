@@ -202,11 +202,16 @@ def assert_computed_once(session, end):
     assert all(entry["ended_at"] >= last["start"] for entry in curve[len(early) :])
 
 
+def order(session, kind):
+    room = session.room()
+    return room.order(kind, room.needs(kind))
+
+
 def test_sigterm_is_a_warning_once_and_leaves_the_process_as_it_was(open_with, monkeypatch):
     session = open_with("[none]")
     for kind in ("prepare", "pretrain"):
         task = session.plan().states[0].next_task
-        assert run_stage(task, session.room().order(kind)).ending == "done"
+        assert run_stage(task, order(session, kind)).ending == "done"
     task = session.plan().states[0].next_task
     before = signal.getsignal(signal.SIGTERM)
     seen = []
@@ -218,7 +223,7 @@ def test_sigterm_is_a_warning_once_and_leaves_the_process_as_it_was(open_with, m
     monkeypatch.setitem(STAGES, "search", Interrupted(STAGES["search"], terminate, at_epoch=2))
     preemption = Preemption()
     with preemption.heeding_sigterm():
-        end = run_stage(task, session.room().order("search"), preemption)
+        end = run_stage(task, order(session, "search"), preemption)
     assert end.ending == "preempted"
     assert seen == [before], "a second one does what it did before"
     assert signal.getsignal(signal.SIGTERM) == before
