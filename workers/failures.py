@@ -7,8 +7,8 @@ kind            what it is                                         tries after t
 ``host_memory`` the machine, or Ray on its behalf, was out of it   1
 ``gpu_memory``  the GPU was out of it                              1
 ``lost``        worker or node died again and again                1
-``store_away``  the bucket of the stages did not answer, or    3, after a pause
-                its copies on the host were removed
+``store_away``  the bucket of the stages did not answer, or its    3, after a pause
+                copies on the host were removed
 ``not_finite``  a loss or divergence is no number                  0: the seed fixes it
 ``data``        a file is wrong                                    0: the file must change
 ``setting``     a setting does not fit                             0
