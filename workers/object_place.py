@@ -211,7 +211,8 @@ class ObjectPlace:
         if manifest is None:
             return  # removed by whoever published another attempt
         if self.create(f"{stage}/{MANIFEST}", manifest):
-            self._adopt(attempt, stage, manifest)
+            with suppress(OSError):  # it is published; who needs a copy can download it
+                self._adopt(attempt, stage, manifest)
         elif self.outcome(stage) != attempt:
             self.remove(attempt)
 

@@ -127,7 +127,7 @@ def run_stage(task: StageTask, order: StageOrder) -> StageEnd:
         try:
             attempt.lease.check()
         except LeaseLostError:
-            attempt.lease.stop()
+            attempt.abandon()
             return StageEnd(ending="held", pid=os.getpid())
         except OSError:
             logger.warning("the lease of %s %s could not be looked at", task.kind, task.key)

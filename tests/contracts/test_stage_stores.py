@@ -137,6 +137,20 @@ def test_of_two_that_publish_at_the_same_time_one_counts(store, root, monkeypatc
     assert everything(store) == before
 
 
+def test_a_superseded_attempt_that_comes_back_late_leaves_nothing(store, root, change_host):
+    slow = begin(store)
+    change_host()
+    finish(begin(StageStore(root)))
+    before = everything(store)
+    slow.folder.mkdir(parents=True, exist_ok=True)
+    (slow.folder / "weights.pt").write_bytes(b"late")
+    store.place.send(slow.name)
+    with pytest.raises(LeaseLostError):
+        finish(slow)
+    slow.abandon()
+    assert everything(store) == before
+
+
 def test_an_attempt_that_ended_before_its_publication_is_published(store, root, change_host):
     attempt = begin(store)
     (attempt.folder / "weights.pt").write_bytes(b"x")

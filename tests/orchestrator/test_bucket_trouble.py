@@ -1,5 +1,6 @@
 """A bucket that is missing, refuses, or is away for a while; a cache that is emptied."""
 
+import io
 import shutil
 import sys
 import threading
@@ -7,11 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from s3_server import SECRET, Door, S3Server, new_bucket
 
 from iac_core.data.prepare import PARTS
 from orchestrator.executors import InlineExecutor
-from orchestrator.run_sweep import View, run_sweep
+from orchestrator.live_view import LiveView
+from orchestrator.run_sweep import SweepProgress, View, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.spec import SweepError
 from workers import failures
@@ -155,6 +158,21 @@ def test_a_driver_that_waits_for_others_outlives_an_outage(open_in, s3_root, doo
     run(session, view)
     assert "the store of stages is away" in caplog.text
     assert view.ends[:2] == [("prepare", "held"), ("prepare", "done")]
+
+
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_the_screen_shows_what_running_stages_report(open_in, s3_root, tmp_path, where):
+    session = open_in(s3_root if where == "bucket" else tmp_path / "store")
+    found = session.plan()
+    running = [found.states[0].tasks[0], found.states[0].tasks[1]]
+    attempt = session.store.begin(running[1].kind, running[1].key, device="cpu")
+    FileReporter(attempt, tmp_path / "stop").progress(epoch=3, n_epochs=97)
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with LiveView(console, found, session.store, 1.0) as view:
+        view.refresh(SweepProgress(n_jobs=1, running=running))
+    assert "3/97" in console.file.getvalue()
+    assert "starting" not in console.file.getvalue()
+    attempt.give_up("stopped")
 
 
 def test_progress_that_could_not_be_reported_comes_later(s3_root, door, tmp_path):
