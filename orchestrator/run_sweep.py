@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _POLL_S = 0.5
 _REST_PER_SECOND_OF_LOOKING = 5.0
+_LONGEST_REST_S = 30.0
 _PATIENCE_S = 600.0
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_TO_SAY_SO = 15.0
@@ -87,7 +88,7 @@ class Looks:
     def end(self) -> None:
         """Note that the look is over."""
         now = time.monotonic()
-        rest_s = _REST_PER_SECOND_OF_LOOKING * (now - self._began)
+        rest_s = min(_LONGEST_REST_S, _REST_PER_SECOND_OF_LOOKING * (now - self._began))
         self._due = now + max(self._pause_s, rest_s)
 
 

@@ -287,6 +287,8 @@ def _unavailable_if_it_fails() -> Iterator[None]:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     try:
         yield
+    except StoreAwayError:
+        raise  # the stages are away, not MLflow
     except (MlflowException, OSError) as error:
         raise TrackingUnavailable(str(error).splitlines()[0]) from error
 

@@ -1,28 +1,6 @@
 """What kinds of failure there are, and which of them another try can mend.
 
-===============  =================================================  =============================
-kind             what it is                                         tries after the first
-===============  =================================================  =============================
-``disk_full``    no space left where stages or temporary files lie  3, after a pause
-``host_memory``  the machine, or Ray on its behalf, was out of it   1, with a machine to itself
-                                                                    and twice its ``memory_gib``
-``gpu_memory``   the GPU, or a share of it, was out of it           3: with the whole GPU, then
-                                                                    with batches cut into twice
-                                                                    as many parts each time
-``lost``         the worker or its node died                        3
-``store_away``   the bucket of the stages did not answer, or its    3, after a pause
-                 copies on the host were removed
-``timeout``      it took longer than its ``timeout_min``            0: the same command goes on
-``not_finite``   a loss or divergence is no number                  0: the seed fixes it
-``data``         a file is wrong                                    0: the file must change
-``setting``      a setting does not fit                             0
-``code``         anything else                                      0
-``quarantined``  earlier runs tried it too often                    0: ``run --again`` does
-===============  =================================================  =============================
-
-Tries are counted in a row: one that got further than all before it is the first of a new row. A
-stage that ends because its host is going away (`workers.preemption`) has not failed; it is
-submitted again as often as that happens.
+===============  =================================================  ======================
 """
 
 import errno

@@ -44,7 +44,8 @@ except ImportError as error:
     ) from error
 
 _TRIES_OF_A_CREATE = 5
-_FILES_AT_A_TIME = 8
+# At most 4 files × 4 pieces × 16 MiB of memory.
+_TRANSFER = {"batch_size": 4, "max_concurrency": 4, "chunksize": 16 * 2**20}
 _READS_AT_A_TIME = 64
 _MOST_DELETED_AT_A_TIME = 1000
 _MISSING = ("NoSuchKey", "404")
@@ -210,7 +211,8 @@ class ObjectPlace:
         if manifest is None:
             return  # removed by whoever published another attempt
         if self.create(f"{stage}/{MANIFEST}", manifest):
-            self._adopt(attempt, stage, manifest)
+            with suppress(OSError):  # it is published; who needs a copy can download it
+                self._adopt(attempt, stage, manifest)
         elif self.outcome(stage) != attempt:
             self.remove(attempt)
 
@@ -283,7 +285,7 @@ class ObjectPlace:
                 self._objects.get(
                     [self._at(name) for name in wanted.values()],
                     [str(path) for path in wanted],
-                    batch_size=_FILES_AT_A_TIME,
+                    **_TRANSFER,
                 )
 
     def _upload(self, paths: Iterable[Path], bench: Path, attempt: str) -> None:
@@ -293,7 +295,7 @@ class ObjectPlace:
                 self._objects.put(
                     [str(path) for path in places],
                     [self._at(name) for name in places.values()],
-                    batch_size=_FILES_AT_A_TIME,
+                    **_TRANSFER,
                 )
 
     def _tree(self, name: str) -> dict[str, dict[str, Any]]:

@@ -157,7 +157,7 @@ def _run_stage(task: StageTask, order: StageOrder, preemption: Preemption) -> St
         try:
             attempt.lease.check()
         except LeaseLostError:
-            attempt.lease.stop()
+            attempt.abandon()
             return StageEnd(ending="held", pid=os.getpid())
         except OSError:
             logger.warning("the lease of %s %s could not be looked at", task.kind, task.key)

@@ -33,6 +33,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -356,6 +357,13 @@ class Attempt:
         """Parts that batches are cut into."""
         return int(self.description["n_micro_batches"])
 
+    def abandon(self) -> None:
+        """End an attempt that was superseded; what it left goes once the stage is whole."""
+        self.lease.stop()
+        with suppress(OSError):
+            if self.store.record(self.kind, self.key) is not None:
+                self.clear()
+
     def give_up(self, outcome: str, **details: object) -> None:
         """Note why this attempt ends without a result: ``failed`` …; end its lease.
 
@@ -367,10 +375,12 @@ class Attempt:
             self.lease.check()
             place.keep(self.name)
             place.write(f"{self.name}/{OUTCOME}", _json(note))
-        except (LeaseLostError, OSError):
+        except LeaseLostError:
+            self.abandon()
+        except OSError:
             self.lease.stop()
-            return
-        self.lease.give_back()
+        else:
+            self.lease.give_back()
 
     def report(self, values: Mapping[str, Any]) -> None:
         """Leave the latest progress for whoever looks, and the checkpoint for who comes next."""

@@ -80,13 +80,16 @@ def test_another_host_reads_all_files_of_an_outcome_and_nothing_else(store, root
     (attempt.folder / "below" / "deeper").mkdir(parents=True)
     (attempt.folder / "below" / "deeper" / "a.npy").write_bytes(b"a" * 100_000)
     (attempt.folder / "empty").write_bytes(b"")
+    large = os.urandom(40 * 2**20)
+    (attempt.folder / "large.npy").write_bytes(large)
     (attempt.folder / CHECKPOINT).write_bytes(b"not for others")
     attempt.report({"epoch": 1})
     finish(attempt)
     change_host()
     folder = StageStore(root).folder("search", "k")
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
-    assert found == ["below/deeper/a.npy", "manifest.json"]
+    assert found == ["below/deeper/a.npy", "large.npy", "manifest.json"]
+    assert (folder / "large.npy").read_bytes() == large
     assert (folder / "below" / "deeper" / "a.npy").read_bytes() == b"a" * 100_000
     assert (folder / "empty").read_bytes() == b""
     assert json.loads((folder / "manifest.json").read_text())["key"] == "k"
@@ -131,6 +134,20 @@ def test_of_two_that_publish_at_the_same_time_one_counts(store, root, monkeypatc
     assert finish(slow, value=2).outcome == {"value": 1}
     assert StageStore(root).record("search", "k").outcome == {"value": 1}
     assert StageStore(root).read("search", "k", "weights.pt") == b"fast"
+    assert everything(store) == before
+
+
+def test_a_superseded_attempt_that_comes_back_late_leaves_nothing(store, root, change_host):
+    slow = begin(store)
+    change_host()
+    finish(begin(StageStore(root)))
+    before = everything(store)
+    slow.folder.mkdir(parents=True, exist_ok=True)
+    (slow.folder / "weights.pt").write_bytes(b"late")
+    store.place.send(slow.name)
+    with pytest.raises(LeaseLostError):
+        finish(slow)
+    slow.abandon()
     assert everything(store) == before
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 SECRET = "a-secret-that-nobody-may-print"
@@ -20,16 +21,16 @@ class S3Server:
     """The running server.
 
     Args:
-        port: Where it listens; a free one unless given.
+        is_careless: Whether it ignores the condition of a conditional write, as old servers do.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, *, is_careless: bool = False) -> None:
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
+            probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
+        words = ["careless"] if is_careless else []
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), str(self.port)],
+            [sys.executable, str(Path(__file__)), str(self.port), *words],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -60,6 +61,62 @@ class S3Server:
         self.process.wait()
 
 
+class Door:
+    """A port in front of a server that can be shut: connections are then closed at once.
+
+    Args:
+        port: Of the server.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.is_open = True
+        self._server_port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._live: set[socket.socket] = set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def shut(self) -> None:
+        """Let nobody in, and throw out who is inside."""
+        self.is_open = False
+        for side in list(self._live):
+            with suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+
+    def open(self) -> None:
+        """Let everybody in again."""
+        self.is_open = True
+
+    def close(self) -> None:
+        """Give the port back."""
+        self.shut()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if not self.is_open:
+                client.close()
+                continue
+            server = socket.create_connection(("127.0.0.1", self._server_port))
+            self._live |= {client, server}
+            for pair in ((client, server), (server, client)):
+                threading.Thread(target=self._forward, args=pair, daemon=True).start()
+
+    def _forward(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(2**16):
+                target.sendall(data)
+        for side in (source, target):
+            self._live.discard(side)
+            with suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+        source.close()
+
+
 def objects():
     """A client of the server that the environment names."""
     import s3fs
@@ -74,7 +131,7 @@ def new_bucket() -> str:
     return name
 
 
-def serve(port: int) -> None:
+def serve(port: int, *, is_careless: bool) -> None:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import run_simple
 
@@ -82,6 +139,8 @@ def serve(port: int) -> None:
     one_at_a_time = threading.Lock()
 
     def locked(environ, start_response):
+        if is_careless:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
         with one_at_a_time:
             return list(application(environ, start_response))
 
@@ -89,4 +148,4 @@ def serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), is_careless="careless" in sys.argv)
