@@ -1,6 +1,5 @@
 """What the user sees of a running sweep: one screen on a terminal, else one line per event."""
 
-import math
 import time
 from collections import Counter
 from types import TracebackType
@@ -111,7 +110,7 @@ class LiveView(View):
         self._plan = plan
         self._store = store
         self._forecast = forecast
-        self._left, self._estimated = "", -math.inf
+        self._left, self._next_estimate = "", 0.0
         self._started = time.monotonic()
         self._progress = SweepProgress(n_jobs=len(plan.states))
         self._live = Live(console=console, auto_refresh=False, transient=False)
@@ -205,12 +204,13 @@ class LiveView(View):
         return text
 
     def _time_left(self) -> str:
-        """The estimate, made anew every few seconds."""
+        """The estimate, made anew every few seconds, for a fiftieth of the time at most."""
         now = time.monotonic()
-        if now - self._estimated >= _SECONDS_BETWEEN_ESTIMATES:
+        if now >= self._next_estimate:
             begun = begun_seconds(self._store)
             left = self._forecast.seconds_left_while_running(self._progress.ended, begun)
-            self._left, self._estimated = time_left(left), now
+            self._left, taken = time_left(left), time.monotonic() - now
+            self._next_estimate = now + max(_SECONDS_BETWEEN_ESTIMATES, 50 * taken)
         return self._left
 
 
