@@ -66,6 +66,7 @@ class LineView(View):
 
     def submitted(self, task: StageTask) -> None:
         """Say that a stage starts."""
+        self._forecast.note_submitted(task)
         self._say(f"start   {task.kind:<9} {stage_label(task)}  [{task.key}]")
 
     def ended(self, task: StageTask, end: StageEnd) -> None:
@@ -126,6 +127,10 @@ class LiveView(View):
         trace: TracebackType | None,
     ) -> None:
         self._live.stop()
+
+    def submitted(self, task: StageTask) -> None:
+        """Learn the stage's key."""
+        self._forecast.note_submitted(task)
 
     def ended(self, task: StageTask, end: StageEnd) -> None:
         """Learn what the stage took."""
