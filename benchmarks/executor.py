@@ -300,7 +300,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=10_000)
     options = parser.parse_args()
     n_jobs = 300 if options.quick else options.jobs
-    n_rounds, n_block, n_trials = (2, 100, 6) if options.quick else (5, 200, 16)
+    n_rounds, n_block, n_trials = (2, 100, 6) if options.quick else (3, 200, 8)
     CONTROLS["nothing"] = ("pretrain",)
     workers.stages.STAGES["pretrain"] = nothing
     folder = Path(tempfile.mkdtemp(prefix="executor-"))

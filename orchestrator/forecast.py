@@ -78,6 +78,7 @@ class Forecast:
         self.data: dict[str, DataSize] = {}
         self._prepared: dict[str, StageRecord] = {}
         self._done: set[Place] = set()
+        self._planned: dict[Place, Place] = {}
         self._priorities: dict[Place, float] = {}
         for state in plan.states:
             job, known, places = state.job, {task.kind: task for task in state.tasks}, []
@@ -109,6 +110,10 @@ class Forecast:
             if found is not None:
                 self._prepared[prepare.key] = found
         return self.data[prepare.key]
+
+    def note_submitted(self, task: StageTask) -> None:
+        """Learn the key of a stage, which was not known before its job's genotype was."""
+        self._planned[(task.kind, task.key)] = (task.kind, _until_known(task.job.job_id))
 
     def note_end(self, task: StageTask, record: StageRecord, *, was_computed: bool) -> None:
         """Learn from a stage that is whole now."""
@@ -163,7 +168,8 @@ class Forecast:
             begun_s: Stage → seconds since a worker has begun it.
             unknown_s: Seconds of a stage of whose kind nothing was observed.
         """
-        begun_s = begun_s or {}
+        given = begun_s or {}
+        begun_s = {self._planned.get(place, place): given[place] for place in given} | dict(given)
         chains, stages = [], {}
         for job_id, places in self.chains.items():
             left = [place for place in places if place not in self._done]

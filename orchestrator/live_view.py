@@ -1,6 +1,5 @@
 """What the user sees of a running sweep: one screen on a terminal, else one line per event."""
 
-import math
 import time
 from collections import Counter
 from contextlib import suppress
@@ -69,6 +68,7 @@ class LineView(View):
 
     def submitted(self, task: StageTask) -> None:
         """Say that a stage starts."""
+        self._forecast.note_submitted(task)
         self._say(f"start   {task.kind:<9} {stage_label(task)}  [{task.key}]")
 
     def ended(self, task: StageTask, end: StageEnd) -> None:
@@ -116,7 +116,7 @@ class LiveView(View):
         self._plan = plan
         self._store = store
         self._forecast = forecast
-        self._left, self._estimated = "", -math.inf
+        self._left, self._next_estimate = "", 0.0
         self._started = time.monotonic()
         self._progress = SweepProgress(n_jobs=len(plan.states))
         self._looks = Looks(store.place)
@@ -135,6 +135,10 @@ class LiveView(View):
         trace: TracebackType | None,
     ) -> None:
         self._live.stop()
+
+    def submitted(self, task: StageTask) -> None:
+        """Learn the stage's key."""
+        self._forecast.note_submitted(task)
 
     def ended(self, task: StageTask, end: StageEnd) -> None:
         """Learn what the stage took."""
@@ -219,14 +223,15 @@ class LiveView(View):
         return text
 
     def _time_left(self) -> str:
-        """The estimate, made anew every few seconds."""
+        """The estimate, made anew every few seconds, for a fiftieth of the time at most."""
         now = time.monotonic()
-        if now - self._estimated >= _SECONDS_BETWEEN_ESTIMATES:
-            self._estimated = now
+        if now >= self._next_estimate:
             with suppress(StoreAwayError):
                 begun = begun_seconds(self._store, self._under_way)
                 left = self._forecast.seconds_left_while_running(self._progress.ended, begun)
                 self._left = time_left(left)
+            taken = time.monotonic() - now
+            self._next_estimate = now + max(_SECONDS_BETWEEN_ESTIMATES, 50 * taken)
         return self._left
 
 

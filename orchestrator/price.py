@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cluster import Node, this_machine, unplaceable
-from orchestrator.costs import SHARE, Total, known_costs
+from orchestrator.costs import SHARE, CostModel, Total, known_costs
 from orchestrator.forecast import Forecast, KindForecast, added, free_bytes
 from orchestrator.plan import STAGE_KINDS, KnownRecords, Plan
 from orchestrator.session import Session
@@ -62,10 +62,12 @@ def forecast_of(session: Session, plan: Plan, nodes: Sequence[Node]) -> Forecast
     has_gpus = any(node.gpus for node in nodes)
     # Of other machines than this one only the kind of device is known.
     is_like_here = has_gpus == (device_here() == "cuda")
+    is_whole = not plan.missing and not plan.n_undetermined
+    model = CostModel() if is_whole else known_costs(session.store, session.runs_dir, STAGE_KINDS)
     return Forecast(
         plan,
         KnownRecords(session.store),
-        known_costs(session.store, session.runs_dir, STAGE_KINDS),
+        model,
         resources=session.spec.resources,
         nodes=nodes,
         device=device_name(device_here()) if is_like_here else "",

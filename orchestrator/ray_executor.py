@@ -55,6 +55,7 @@ class RayExecutor:
         self._handed: dict[Any, tuple[StageTask, StageResources]] = {}
         self._taken: dict[int, StageTask] = {}
         self._nodes: tuple[Node, ...] = ()
+        self._most_handed: dict[StageResources, int] = {}
         self._looked = 0.0
         self._remote: Any = None
 
@@ -156,10 +157,14 @@ class RayExecutor:
         if not self._nodes or now - self._looked >= _SECONDS_BETWEEN_LOOKS:
             # A cluster whose machines have all gone silent may get them back.
             self._nodes, self._looked = _living_nodes() or self._nodes, now
+            self._most_handed.clear()
         return self._nodes
 
     def _hand_over(self, needs: StageResources, queue: "_Queue") -> None:
-        most = 2 * n_places(self.nodes(), needs) + _MARGIN
+        nodes = self.nodes()
+        if needs not in self._most_handed:
+            self._most_handed[needs] = 2 * n_places(nodes, needs) + _MARGIN
+        most = self._most_handed[needs]
         while queue.n_handed < most and (taken := queue.take()) is not None:
             task, order = taken
             options: dict[str, Any] = {

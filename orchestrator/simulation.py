@@ -129,9 +129,9 @@ class _Simulation:
         self.done: set[Place] = set()
         self.ends: list[tuple[float, int, Place, int]] = []
         self.now, self.n = 0.0, 0
-        for stage in graph.stages.values():
-            if n_places(nodes, stage.needs) == 0:
-                raise ValueError(f"every stage must fit a machine, got {stage.needs}")
+        for needs in {stage.needs for stage in graph.stages.values()}:
+            if n_places(nodes, needs) == 0:
+                raise ValueError(f"every stage must fit a machine, got {needs}")
 
     def to_the_end(self) -> float:
         for places in self.graph.chains:

@@ -3,6 +3,7 @@
 import io
 import itertools
 import re
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from orchestrator.cluster import Node
 from orchestrator.costs import CostModel, Observation
 from orchestrator.executors import InlineExecutor
 from orchestrator.forecast import Forecast
+from orchestrator.live_view import LineView, LiveView
 from orchestrator.plan import KnownRecords
 from orchestrator.price import forecast_lines, forecast_of, keep_nodes, kept_nodes, time_left
 from orchestrator.probe import probe
@@ -20,6 +22,7 @@ from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.simulation import SimulatedStage, StageGraph, simulate
 from workers.stage_store import StageRecord
+from workers.tasks import stage_tasks
 
 
 def text_of(lines):
@@ -185,3 +188,48 @@ def test_an_estimate_falls_while_a_stage_runs(open_tiny):
     late = forecast.seconds_left(begun_s={pretrain: 1e9})
     assert 0 < late.value < whole
     assert time_left(replace(late, n_unknown=1)) == ""
+
+
+def test_the_estimate_knows_a_retraining_whose_key_came_with_its_genotype(open_tiny):
+    session = open_tiny("[none]")
+    forecast = Forecast(
+        session.plan(), KnownRecords(session.store), CostModel(),
+        resources=session.spec.resources, nodes=[Node(cpus=2)],
+    )  # fmt: skip
+    for place, question in forecast.questions.items():
+        forecast.model.add(Observation(of=question, seconds=SECONDS[place[0]]))
+    (job,) = session.expansion.jobs
+    source = session.sources[job.dataset]
+    search = stage_tasks(job, source, {})[-1]
+    retrain = stage_tasks(job, source, {search.key: "any"})[3]
+    forecast.note_submitted(retrain)
+    whole = forecast.seconds_left().value
+    begun = forecast.seconds_left(begun_s={("retrain", retrain.key): 60.0}).value
+    assert begun == pytest.approx(whole - 60.0)
+
+
+@pytest.mark.parametrize("on_terminal", [False, True])
+def test_a_running_sweep_says_how_long_it_will_take(open_tiny, monkeypatch, on_terminal):
+    monkeypatch.setattr("orchestrator.live_view._SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("orchestrator.live_view._SECONDS_BETWEEN_ESTIMATES", 0.0)
+    monkeypatch.setattr("orchestrator.run_sweep._POLL_S", 0.0)
+    first = open_tiny("[no_cell]")
+    run_sweep(
+        first.expansion.jobs, first.room(), InlineExecutor(), view=View(),
+        on_job_end=lambda end: None,
+    )  # fmt: skip
+    session = open_tiny("[no_cell]", "[0, 1, 2]")
+    plan = session.plan()
+    forecast = forecast_of(session, plan, [Node(cpus=2)])
+    console = Console(width=200, file=io.StringIO(), force_terminal=on_terminal)
+    with ExitStack() as stack:
+        view = LineView(console, session.store, forecast)
+        if on_terminal:
+            view = stack.enter_context(LiveView(console, plan, session.store, forecast))
+        run_sweep(
+            session.expansion.jobs, session.room(), InlineExecutor(), view=view,
+            on_job_end=lambda end: None,
+        )  # fmt: skip
+    shown = re.findall(r"(\d) of 3 jobs ended .*about .* left \(", console.file.getvalue())
+    assert {"1", "2"} <= set(shown)
+    assert forecast.seconds_left().n == 0
