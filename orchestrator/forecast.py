@@ -17,7 +17,7 @@ from workers.stage_store import StageRecord
 from workers.tasks import StageTask, chain
 
 _MOST_SIMULATED_WHILE_RUNNING = 3000
-_SHARE_LEFT_AT_LEAST = 0.05
+_SHARE_LEFT_AT_LEAST = 0.1
 _S_PER_H = 3600.0
 
 
@@ -179,9 +179,11 @@ class Forecast:
             for place in left:
                 if place not in stages:
                     seconds = self._seconds(self.questions[place], unknown_s)
-                    rest = seconds - begun_s.get(place, 0.0)
+                    begun = begun_s.get(place, 0.0)
+                    # What has taken longer than thought is seldom just about to end.
+                    least = _SHARE_LEFT_AT_LEAST * max(seconds, begun)
                     stages[place] = SimulatedStage(
-                        seconds=max(rest, _SHARE_LEFT_AT_LEAST * seconds),
+                        seconds=max(seconds - begun, least),
                         needs=self.needs[place[0]],
                     )
         return StageGraph(stages=stages, chains=chains)
