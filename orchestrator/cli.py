@@ -209,13 +209,23 @@ def run(
     job: Annotated[
         list[str] | None, typer.Option(help="Only jobs whose id starts so (see `plan --jobs`).")
     ] = None,
+    wait_for_machines: Annotated[
+        bool,
+        typer.Option("--wait-for-machines", help="Larger machines than there are now will join."),
+    ] = False,
 ) -> None:
     """Run what is missing of a sweep, then write tables and report. Run it again to resume."""
     session = open_sweep(sweep, _overrides(data), runs, needs_data=True).only(job or [])
     session.run_dir.mkdir(parents=True, exist_ok=True)
     session.stop_file.unlink(missing_ok=True)
     try:
-        progress = _run(session, address=address, inline=inline, reports=not job)
+        progress = _run(
+            session,
+            address=address,
+            inline=inline,
+            reports=not job,
+            waits_for_machines=wait_for_machines,
+        )
         was_stopped = session.stop_file.exists()
     finally:
         session.stop_file.unlink(missing_ok=True)
@@ -512,7 +522,14 @@ def phantom(
     out.print(Text(f"{verb} {patients} phantom patients in {folder}"), soft_wrap=True)
 
 
-def _run(session: Session, *, address: str | None, inline: bool, reports: bool) -> SweepProgress:
+def _run(
+    session: Session,
+    *,
+    address: str | None,
+    inline: bool,
+    reports: bool,
+    waits_for_machines: bool,
+) -> SweepProgress:
     """Run stages, keep MLflow up to date beside them, report at the end if all jobs were meant."""
     from orchestrator.reporting import open_tracking, report_if_stale
     from orchestrator.tracking import FinishedJob
@@ -526,7 +543,14 @@ def _run(session: Session, *, address: str | None, inline: bool, reports: bool) 
             finished = FinishedJob(job=end.state.job, tasks=end.state.tasks, failure=end.failure)
             tracking.put(finished)
 
-        progress = _execute(session, found, on_job_end, address=address, inline=inline)
+        progress = _execute(
+            session,
+            found,
+            on_job_end,
+            address=address,
+            inline=inline,
+            waits_for_machines=waits_for_machines,
+        )
         failed = [end for end in progress.ended.values() if end.failure is not None]
         stopped = len(progress.ended) < progress.n_jobs
         tracking.close("KILLED" if stopped else "FAILED" if failed else "FINISHED")
@@ -556,6 +580,7 @@ def _execute(
     *,
     address: str | None,
     inline: bool,
+    waits_for_machines: bool,
 ) -> SweepProgress:
     from orchestrator.executors import Executor, InlineExecutor
 
@@ -569,7 +594,8 @@ def _execute(
 
             on_ray = stack.enter_context(RayExecutor(n_cpus=resources.cpus, address=address))
             executor, nodes = on_ray, on_ray.nodes()
-            _refuse_unplaceable(found, resources, nodes)
+            if not waits_for_machines:
+                _refuse_unplaceable(found, resources, nodes)
             room = session.room(has_gpus=on_ray.n_gpus() > 0)
         keep_nodes(session, nodes)
         forecast = forecast_of(session, found, nodes)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.cluster import Node, requested
+from orchestrator.cluster import Node, n_places, requested
 from orchestrator.costs import CostModel, DataSize, Question, Total, observation_of, question_of
 from orchestrator.plan import STAGE_KINDS, KnownRecords, Plan
 from orchestrator.resources import ResourceSettings
@@ -203,7 +203,10 @@ class Forecast:
             most_simulated: With more stages left the lower bound stands in for the simulation.
         """
         graph = self.graph(ended, begun_s)
-        if len(graph.stages) <= most_simulated:
+        needs = {stage.needs for stage in graph.stages.values()}
+        # A machine that large may still join.
+        fits = all(n_places(self.nodes, each) for each in needs)
+        if fits and len(graph.stages) <= most_simulated:
             seconds = simulate(graph, self.nodes, priority=graph.priorities().__getitem__)
         else:
             seconds = graph.lower_bound_s(self.nodes)
