@@ -214,6 +214,10 @@ def run(
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="Run even if the nodes of the cluster differ.")
     ] = False,
+    wait_for_machines: Annotated[
+        bool,
+        typer.Option("--wait-for-machines", help="Larger machines than there are now will join."),
+    ] = False,
     again: Annotated[
         bool, typer.Option("--again", help="Also try stages that failed too often before.")
     ] = False,
@@ -224,7 +228,12 @@ def run(
     session.stop_file.unlink(missing_ok=True)
     try:
         how = RunOptions(
-            address=address, inline=inline, reports=not job, unchecked=unchecked, again=again
+            address=address,
+            inline=inline,
+            reports=not job,
+            unchecked=unchecked,
+            again=again,
+            waits_for_machines=wait_for_machines,
         )
         progress = _run(session, how)
         was_stopped = session.stop_file.exists()
@@ -563,6 +572,7 @@ class RunOptions:
         reports: Write the report at the end.
         unchecked: Do not compare the nodes of a cluster first.
         again: Also try quarantined stages.
+        waits_for_machines: Start although stages fit no machine there is now.
     """
 
     address: str | None
@@ -570,6 +580,7 @@ class RunOptions:
     reports: bool
     unchecked: bool
     again: bool
+    waits_for_machines: bool
 
 
 def _run(session: Session, how: RunOptions) -> SweepProgress:
@@ -628,7 +639,8 @@ def _execute(
             on_ray = stack.enter_context(RayExecutor(n_cpus=resources.cpus, address=how.address))
             executor, nodes = on_ray, on_ray.nodes()
             room = replace(room, has_gpus=on_ray.n_gpus() > 0)
-            _refuse_unplaceable(found, resources, nodes)
+            if not how.waits_for_machines:
+                _refuse_unplaceable(found, resources, nodes)
             if len(nodes) > 1 and not how.unchecked:
                 _refuse_unlike_nodes(session)
         keep_nodes(session, nodes)

@@ -106,7 +106,8 @@ def unplaceable(
             largest = max(of_model or nodes, key=lambda node: (node.gpus, node.cpus))
             problems.append(
                 f"resources.{kind} must fit one machine, got {_in_words(needs)} where the largest "
-                f"has {_in_words(largest)}; ask for less, or add a machine that large"
+                f"has {_in_words(largest)}; ask for less, add a machine that large, or wait for "
+                "one to join with `run --wait-for-machines`"
             )
     return tuple(problems)
 

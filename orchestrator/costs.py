@@ -29,7 +29,6 @@ SHARE = 0.9
 """Of the interval: so many of the stages are meant to lie within it."""
 _MOST_RECORDS = 2000
 _PROBES = "costs"
-_STEPS_ASSUMED = 100
 _PRIOR_WEIGHT = 2.0
 _MEDIAN_NOISE = 1.25
 """Deviation of a median over that of a mean."""
@@ -149,7 +148,7 @@ class CostModel:
     def __init__(self, observations: Iterable[Observation] = ()) -> None:
         self._groups: dict[tuple[Any, ...], list[Observation]] = {}
         self._answers: dict[Question, Answer | None] = {}
-        self._usual: dict[bool, list[float]] = {True: [], False: []}
+        self._usual: dict[str, list[float]] = {}
         self._seen: set[tuple[str, str]] = set()
         self.n = 0
         for observation in observations:
@@ -167,7 +166,7 @@ class CostModel:
                 place = _key(level, asked, question)
                 self._groups.setdefault(place, []).append(observation)
         if question.work.per_round is not None:
-            self._usual[question.kind == "prepare"].append(question.work.per_round)
+            self._usual.setdefault(question.kind, []).append(question.work.per_round)
         self._answers.clear()
         self.n += 1
 
@@ -246,7 +245,8 @@ class CostModel:
         work = question.work
         per_round = work.per_round
         if per_round is None:
-            usual = self._usual[question.kind == "prepare"]
+            # As much as where it was known; a constant, which cancels, where it never was.
+            usual = self._usual.get(question.kind)
             per_round = median(usual) if usual else 1.0
         return max(work.rounds * per_round * work.pixels, 1e-9)
 

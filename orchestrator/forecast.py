@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.cluster import Node, requested
+from orchestrator.cluster import Node, n_places, requested
 from orchestrator.costs import CostModel, DataSize, Question, Total, observation_of, question_of
 from orchestrator.plan import STAGE_KINDS, KnownRecords, Plan
 from orchestrator.resources import ResourceSettings
@@ -17,7 +17,7 @@ from workers.stage_store import StageRecord
 from workers.tasks import StageTask, chain
 
 _MOST_SIMULATED_WHILE_RUNNING = 3000
-_SHARE_LEFT_AT_LEAST = 0.05
+_SHARE_LEFT_AT_LEAST = 0.1
 _S_PER_H = 3600.0
 
 
@@ -179,9 +179,11 @@ class Forecast:
             for place in left:
                 if place not in stages:
                     seconds = self._seconds(self.questions[place], unknown_s)
-                    rest = seconds - begun_s.get(place, 0.0)
+                    begun = begun_s.get(place, 0.0)
+                    # What has taken longer than thought is seldom just about to end.
+                    least = _SHARE_LEFT_AT_LEAST * max(seconds, begun)
                     stages[place] = SimulatedStage(
-                        seconds=max(rest, _SHARE_LEFT_AT_LEAST * seconds),
+                        seconds=max(seconds - begun, least),
                         needs=self.needs[place[0]],
                     )
         return StageGraph(stages=stages, chains=chains)
@@ -201,7 +203,10 @@ class Forecast:
             most_simulated: With more stages left the lower bound stands in for the simulation.
         """
         graph = self.graph(ended, begun_s)
-        if len(graph.stages) <= most_simulated:
+        needs = {stage.needs for stage in graph.stages.values()}
+        # A machine that large may still join.
+        fits = all(n_places(self.nodes, each) for each in needs)
+        if fits and len(graph.stages) <= most_simulated:
             seconds = simulate(graph, self.nodes, priority=graph.priorities().__getitem__)
         else:
             seconds = graph.lower_bound_s(self.nodes)

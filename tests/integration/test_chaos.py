@@ -16,7 +16,7 @@ def test_twenty_kills_lose_repeat_and_change_nothing():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.chaos", "--kills", "20", "--seed", "1"],
         cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, timeout=3600,
+        capture_output=True, check=False, timeout=3600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-5000:]
     found = json.loads(done.stdout.splitlines()[-1])

@@ -33,7 +33,8 @@ def test_what_no_machine_can_give_is_said_with_rule_value_and_way_out():
     prepare, retrain = unplaceable(resources, [FOUR_GPUS, Node(cpus=8)], kinds)
     assert retrain == (
         "resources.retrain must fit one machine, got 1 CPUs, 8 GPUs where the largest has 32 "
-        "CPUs, 4 GPUs, 128.0 GiB; ask for less, or add a machine that large"
+        "CPUs, 4 GPUs, 128.0 GiB; ask for less, add a machine that large, or wait for one to join "
+        "with `run --wait-for-machines`"
     )
     assert prepare.startswith("resources.prepare must fit one machine, got 64 CPUs")
     assert unplaceable(resources, [FOUR_GPUS], ("pretrain", "search")) == ()
