@@ -1,6 +1,8 @@
-"""MLflow's server on PostgreSQL, as a cluster shares it: away, back, killed; nothing is lost."""
+"""Servers that a cluster shares: MLflow and Optuna on PostgreSQL; killed, away, back."""
 
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -105,6 +107,39 @@ def test_a_writer_goes_on_by_itself_when_database_and_server_are_back(
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id])
     assert [run.info.status for run in found] == ["FINISHED"] * 3
+
+
+CREATE = """
+import sys, optuna
+optuna.create_study(study_name="shared", storage=sys.argv[1])
+"""
+ASK_AND_TELL = """
+import sys, optuna
+study = optuna.load_study(study_name="shared", storage=sys.argv[1])
+for _ in range(10):
+    trial = study.ask()
+    study.tell(trial, (trial.suggest_float("threshold", 0, 1) - 0.3) ** 2)
+"""
+READ = """
+import sys, optuna
+trials = optuna.load_study(study_name="shared", storage=sys.argv[1]).trials
+print(sorted(trial.number for trial in trials if trial.state.is_finished()))
+"""
+
+
+def test_processes_share_one_optuna_study_which_outlives_its_database_being_killed(database):
+    storage = database.create("optuna")
+
+    def words(script):
+        return [sys.executable, "-W", "ignore", "-c", script, storage]
+
+    subprocess.run(words(CREATE), check=True, timeout=300)
+    processes = [subprocess.Popen(words(ASK_AND_TELL)) for _ in range(3)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]
+    database.kill()
+    database.start()
+    read = subprocess.run(words(READ), check=True, timeout=300, stdout=subprocess.PIPE, text=True)
+    assert read.stdout.strip() == str(list(range(30)))
 
 
 def until(is_true):
