@@ -210,7 +210,8 @@ def test_a_worker_that_dies_in_vain_again_and_again_is_named_and_then_left_alone
     assert len(session.store.attempts("pretrain", end.failure.key)) == 4
 
 
-def test_a_stage_leaves_a_node_that_ray_drains(write_sweep, tmp_path, monkeypatch):
+@pytest.mark.parametrize("end_of_node", ["drained", "killed"])
+def test_a_stage_goes_on_on_another_node(write_sweep, tmp_path, monkeypatch, end_of_node):
     from ray._raylet import GcsClient
     from ray.cluster_utils import Cluster
     from ray.core.generated import autoscaler_pb2
@@ -218,7 +219,9 @@ def test_a_stage_leaves_a_node_that_ray_drains(write_sweep, tmp_path, monkeypatc
     monkeypatch.setattr("orchestrator.tries.PREEMPTION_PAUSE_S", 0.1)
     sweep = write_sweep("[none]")
     text = sweep.read_text().replace(SHORT, LONG)
-    sweep.write_text(text.replace("checkpoint_every_epochs: 1}", "checkpoint_every_epochs: 1000}"))
+    if end_of_node == "drained":  # checkpoints come from the warning alone
+        text = text.replace("checkpoint_every_epochs: 1}", "checkpoint_every_epochs: 1000}")
+    sweep.write_text(text)
     session = open_sweep(sweep, {}, tmp_path / "runs", needs_data=True)
     before = signal.getsignal(signal.SIGTERM)  # a node of Ray puts its own in this process
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
@@ -227,10 +230,15 @@ def test_a_stage_leaves_a_node_that_ray_drains(write_sweep, tmp_path, monkeypatc
         for node in (cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1))
     }
 
-    def drain():
+    def take_away():
         pid = searching(tmp_path / "runs", min_epoch=3)
+        raylet = psutil.Process(pid).parent()
+        if end_of_node == "killed":
+            raylet.kill()
+            psutil.Process(pid).kill()  # as an orphan it would end the stage
+            return
         accepted, _ = GcsClient(address=cluster.address).drain_node(
-            raylets[psutil.Process(pid).ppid()],
+            raylets[raylet.pid],
             autoscaler_pb2.DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION,
             "the test takes it away", int(1000 * (time.time() + 600)),
         )  # fmt: skip
@@ -239,7 +247,7 @@ def test_a_stage_leaves_a_node_that_ray_drains(write_sweep, tmp_path, monkeypatc
     ends, drainer = [], ThreadPoolExecutor(1)
     try:
         with RayExecutor(address=cluster.address) as on_ray:
-            drained = drainer.submit(drain)
+            drained = drainer.submit(take_away)
             run_sweep(
                 session.expansion.jobs, session.room(), on_ray, view=View(),
                 on_job_end=ends.append,
@@ -251,7 +259,11 @@ def test_a_stage_leaves_a_node_that_ray_drains(write_sweep, tmp_path, monkeypatc
         signal.signal(signal.SIGTERM, before)
     assert [end.failure for end in ends] == [None]
     attempts, curve = search_of(tmp_path / "runs")
-    assert [row["outcome"] for row in attempts] == ["preempted", "done"]
+    assert attempts[-1]["outcome"] == "done"
+    assert [row["outcome"] for row in attempts[:-1]] == (
+        ["preempted"] if end_of_node == "drained" else ["lost"]
+    )
     assert attempts[0]["pid"] != attempts[1]["pid"]
-    assert n_computed_again(attempts, curve) == 0
+    if end_of_node == "drained":
+        assert n_computed_again(attempts, curve) == 0
     assert not list(session.run_dir.glob("stop.*")), "the note about the node is gone"
