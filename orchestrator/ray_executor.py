@@ -171,7 +171,8 @@ class RayExecutor:
                 "num_cpus": needs.cpus,
                 "num_gpus": needs.gpus or 0,
                 "max_retries": 0,
-                "name": f"{task.kind} {task.key}",
+                # Ray keeps counts per name for ever: one per stage would grow with the sweep.
+                "name": task.kind,
             }
             if needs.memory_gib is not None:
                 options["memory"] = int(needs.memory_gib * 2**30)
