@@ -3,8 +3,8 @@
 import logging
 import time
 import uuid
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,10 +15,10 @@ from orchestrator.packing import Packing, sort_of
 from orchestrator.plan import JobState, KnownRecords, job_state, quarantine
 from orchestrator.resources import ResourceSettings, StageResources
 from orchestrator.tries import Tries
+from orchestrator.watch import Findings, Watch
 from workers.job import Job
 from workers.lease import LeaseWatch
 from workers.places import Place, StoreAwayError
-from workers.preemption import note_of_node
 from workers.run_stage import Failure, StageEnd, StageOrder, timeout_failure
 from workers.stage_store import StageRecord, StageStore
 from workers.tasks import DataSource, StageTask
@@ -30,9 +30,6 @@ _REST_PER_SECOND_OF_LOOKING = 5.0
 _LONGEST_REST_S = 30.0
 _PATIENCE_S = 600.0
 _SECONDS_BETWEEN_LOOKS = 5.0
-_SECONDS_TO_SAY_SO = 15.0
-HANG_GRACE_S = 300.0
-"""A stage is killed if it has not ended so long after its timeout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +199,7 @@ def run_sweep(
         run.look_at_running()
         run.refresh_sometimes()
     run.refresh()
-    run.remove_notes()
+    run.watch.close()
     room.store.withdraw_stop(room.stop_file)
     return run.progress
 
@@ -229,13 +226,9 @@ class _SweepRun:
         self.elsewhere: dict[tuple[str, str], tuple[StageTask, LeaseWatch]] = {}
         self.paused: dict[tuple[str, str], tuple[StageTask, float]] = {}
         self.tries: dict[tuple[str, str], Tries] = defaultdict(Tries)
-        self.orders: dict[tuple[str, str], StageOrder] = {}
-        self.begun: dict[tuple[str, str], float] = {}
-        self.killed: set[tuple[str, str]] = set()
-        self.notes: set[Path] = set()
-        self.whole_since: dict[tuple[str, str], float] = {}
-        self.watches: dict[tuple[str, str], LeaseWatch] = {}
-        self.given_up: Counter[tuple[str, str]] = Counter()
+        self.watch = Watch(
+            executor, room.store, lease_s=room.resources.lease_s, stop_file=room.stop_file
+        )
         self.looks_elsewhere = Looks(room.store.place)
         self.looks_at_running = Looks(room.store.place, _SECONDS_BETWEEN_LOOKS)
         self.refreshed = 0.0
@@ -267,10 +260,10 @@ class _SweepRun:
     def take(self, task: StageTask, end: StageEnd) -> None:
         """Note how a stage ended and let its jobs go on."""
         place = (task.kind, task.key)
-        self.watches.pop(place, None)
         if end.failure is not None and end.pid == 0:
             with suppress(StoreAwayError):
                 end = replace(end, failure=self._inquest(task, end.failure))
+        self.watch.remove(task)
         if end.ending == "held":
             leases = self.room.store.lease_place(task.kind, task.key)
             self.elsewhere[place] = task, LeaseWatch(leases, self.room.resources.lease_s)
@@ -289,6 +282,7 @@ class _SweepRun:
         elif end.failure is not None:
             self.failed[place] = end.failure
             self.progress.failures.append(end.failure)
+        self.tries.pop(place, None)
         self.view.ended(task, end)
         for job in self.waiting.pop(place, []):
             if end.ending not in ("stopped", "preempted"):
@@ -305,7 +299,7 @@ class _SweepRun:
         for waiting in self.executor.waiting():
             if waiting.kind == task.kind and sort_of(waiting) == sort:
                 self.executor.forget(waiting)
-                self._submit(waiting)
+                self._hand_over(waiting, self.watch.order_of(waiting).dead_number)
 
     def look_elsewhere(self) -> None:
         """Take what others have finished, take over what dead ones left, try again what is due."""
@@ -338,43 +332,22 @@ class _SweepRun:
             self._submit(task, dead_number)
 
     def look_at_running(self) -> None:
-        """Go on without a host that has gone silent (Ray takes minutes to give it up).
-
-        A stage that is whole is taken, one whose lease has run out submitted again; what hangs is
-        killed; stages on nodes that go away are told so.
-        """
+        """Go on without a host that has gone silent."""
         if not self.looks_at_running.begin():
             return
-        self._tell_leaving_nodes()
-        now, whole = time.monotonic(), []
         try:
-            whole = self._whole_ones_of_running()
-            self._look_at_begun({record.key for _, record in whole}, now)
+            findings = self.watch.look()
         except StoreAwayError as error:
             logger.warning("the store of stages is away: %s", error)
-        for task, record in whole:
-            place = (task.kind, task.key)
-            if now - self.whole_since.setdefault(place, now) >= _SECONDS_TO_SAY_SO:
+            findings = Findings()
+        for task, record in findings.whole:
+            self.executor.forget(task)
+            self.take(task, StageEnd(ending="done", record=record, was_computed=False))
+        for task, number in findings.silent:
+            if not self.room.stop_file.exists():
                 self.executor.forget(task)
-                self.take(task, StageEnd(ending="done", record=record, was_computed=False))
+                self._submit(task, number)
         self.looks_at_running.end()
-
-    def _whole_ones_of_running(self) -> list[tuple[StageTask, StageRecord]]:
-        by_kind: dict[str, dict[str, StageTask]] = defaultdict(dict)
-        for task in self.executor.running():
-            by_kind[task.kind][task.key] = task
-        store = self.room.store
-        return [
-            (tasks[record.key], record)
-            for kind, tasks in by_kind.items()
-            for record in store.records(kind, store.keys(kind) & tasks.keys())
-        ]
-
-    def _look_at_begun(self, whole: Collection[str], now: float) -> None:
-        for task in self.room.store.begun(self.executor.running()):
-            if task.key not in whole:
-                self._look_for_silence(task)
-                self._kill_if_it_hangs(task, now)
 
     def patiently(self, ask: Callable[[], T]) -> T:
         """Ask the store, again and again while it is away.
@@ -392,37 +365,12 @@ class _SweepRun:
                 logger.warning("the store of stages is away: %s", error)
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
 
-    def _look_for_silence(self, task: StageTask) -> None:
-        place = (task.kind, task.key)
-        if place not in self.watches:
-            folder = self.room.store.lease_place(task.kind, task.key)
-            self.watches[place] = LeaseWatch(folder, self.room.resources.lease_s)
-        number = self.watches[place].silent_number()
-        if number is None or number <= self.given_up[place] or self.room.stop_file.exists():
-            return
-        self.given_up[place] = number
-        self.executor.forget(task)
-        self._submit(task, number)
-
-    def _kill_if_it_hangs(self, task: StageTask, now: float) -> None:
-        place = (task.kind, task.key)
-        order = self.orders[place]
-        if order.timeout_s is None or place in self.killed:
-            return
-        if place not in self.begun:
-            if self.room.store.attempt_of(task.kind, task.key, order.submission) is not None:
-                self.begun[place] = now
-        elif now - self.begun[place] > order.timeout_s + HANG_GRACE_S:
-            self.killed.add(place)
-            self.executor.kill(task)
-
     def _inquest(self, task: StageTask, failure: Failure) -> Failure:
         """Add where and how far a stage was whose process died, and leave a note in its folder."""
-        place, store = (task.kind, task.key), self.room.store
-        order = self.orders[place]
+        store, order = self.room.store, self.watch.order_of(task)
         attempt = store.attempt_of(task.kind, task.key, order.submission)
         epoch = 0 if attempt is None else attempt["epoch"]
-        if place in self.killed:
+        if self.watch.was_killed(task):
             assert order.timeout_s is not None
             words = "it hung and was killed; the same command goes on from its last checkpoint"
             failure = timeout_failure(task, order.timeout_s, epoch=epoch, words=words)
@@ -451,37 +399,25 @@ class _SweepRun:
         return quarantine(task, self.room.store, self.room.resources.quarantine_after)
 
     def _submit(self, task: StageTask, dead_number: int = 0) -> None:
-        place = (task.kind, task.key)
-        tries = self.tries[place]
-        self.begun.pop(place, None)
-        self.killed.discard(place)
+        self._hand_over(task, dead_number)
+        self.view.submitted(task)
+
+    def _hand_over(self, task: StageTask, dead_number: int) -> None:
+        tries = self.tries[(task.kind, task.key)]
         needs = self.packing.fill(task, self.room.needs(task.kind))
         if tries.has_whole_gpu and needs.gpus:
             needs = replace(needs, gpus=1.0)
         if tries.is_alone and needs.memory_gib is not None:
             needs = replace(needs, memory_gib=2 * needs.memory_gib)
-        self.orders[place] = self.room.order(
+        order = self.room.order(
             task.kind,
             needs,
             dead_number,
             n_micro_batches=tries.n_micro_batches,
             is_alone=tries.is_alone,
         )
-        self.executor.submit(task, self.orders[place], needs, self.priority(task))
-        self.view.submitted(task)
-
-    def _tell_leaving_nodes(self) -> None:
-        for node in self.executor.leaving_nodes():
-            note = note_of_node(self.room.stop_file, node)
-            if note not in self.notes:
-                note.parent.mkdir(parents=True, exist_ok=True)
-                note.touch()
-                self.notes.add(note)
-
-    def remove_notes(self) -> None:
-        """Take away what stages on nodes that went away were told."""
-        for note in self.notes:
-            note.unlink(missing_ok=True)
+        self.watch.add(task, order)
+        self.executor.submit(task, order, needs, self.priority(task))
 
     def refresh_sometimes(self) -> None:
         """Bring the view up to date about twice a second, however fast stages end."""

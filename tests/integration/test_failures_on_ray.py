@@ -148,7 +148,7 @@ def run_faulty(write_sweep, tmp_path, monkeypatch):
 
 
 def test_a_stage_that_hangs_is_killed_after_its_time(run_faulty, monkeypatch):
-    monkeypatch.setattr("orchestrator.run_sweep.HANG_GRACE_S", 1.0)
+    monkeypatch.setattr("orchestrator.watch.HANG_GRACE_S", 1.0)
     arguments = {"fault": "hang", "after": 4}
     session, end = run_faulty(arguments, "pretrain: {timeout_min: 0.2}")
     assert end.failure.kind == "timeout"
@@ -163,9 +163,9 @@ def test_a_worker_that_runs_out_of_memory_gets_the_machine_to_itself(run_faulty,
     seen = []
 
     class Watched(RayExecutor):
-        def submit(self, task, order, resources):
+        def submit(self, task, order, resources, priority=0.0):
             seen.append((task.kind, order.is_alone, resources.memory_gib))
-            super().submit(task, order, resources)
+            super().submit(task, order, resources, priority)
 
     arguments = {"fault": "host_memory", "marker": str(tmp_path / "marker")}
     session, end = run_faulty(arguments, "pretrain: {memory_gib: 0.5}", Watched)

@@ -324,10 +324,10 @@ def test_a_try_after_the_host_ran_out_of_memory_gets_the_machine_and_twice_the_m
     seen = []
 
     class Watched(InlineExecutor):
-        def submit(self, task, order, resources):
+        def submit(self, task, order, resources, priority=0.0):
             if task.kind == "pretrain":
                 seen.append((order.is_alone, resources.memory_gib))
-            super().submit(task, order, resources)
+            super().submit(task, order, resources, priority)
 
     with monkeypatch.context() as broken:
         fail_always(broken, "pretrain", MemoryError())
