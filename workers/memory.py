@@ -28,6 +28,8 @@ class PeakMemory:
         with contextlib.suppress(OSError):  # another system than Linux: the process's own peak
             Path("/proc/self/clear_refs").write_text(_RESET_THE_PEAK, encoding="ascii")
         if device.type == "cuda":
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()  # of the stage before
             torch.cuda.reset_peak_memory_stats(device)
 
     def measured(self) -> dict[str, float]:
@@ -61,13 +63,13 @@ def gpu_limited(device: torch.device, share: float) -> Iterator[None]:
     if device.type != "cuda" or share >= 1:
         yield
         return
-    total = torch.cuda.get_device_properties(device).total_memory / _MIB
-    torch.cuda.empty_cache()  # of the stage before
-    torch.cuda.set_per_process_memory_fraction(max(0.0, share - CONTEXT_MIB / total), device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    total = torch.cuda.get_device_properties(index).total_memory / _MIB
+    torch.cuda.set_per_process_memory_fraction(max(0.0, share - CONTEXT_MIB / total), index)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0, index)
 
 
 def _host_peak_mib() -> float:

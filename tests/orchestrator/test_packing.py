@@ -11,7 +11,7 @@ from orchestrator.resources import ResourceSettings, StageResources
 from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.tries import Tries
-from workers.memory import PeakMemory
+from workers.memory import CONTEXT_MIB, PeakMemory, gpu_limited
 from workers.places import LocalPlace
 from workers.run_stage import Failure, StageEnd
 from workers.stage_store import StageRecord
@@ -158,3 +158,19 @@ def test_a_sweep_measures_its_stages_and_the_next_one_reserves_it(write_sweep, t
     book = Packing(session.store.place, session.spec.resources)
     reserved = book.fill(pretrain, StageResources()).memory_gib
     assert peak * MARGIN / 1024 <= reserved <= peak * MARGIN / 1024 + 0.25
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_share_of_a_gpu_is_measured_and_is_a_limit():
+    device = torch.device("cuda")
+    peak = PeakMemory(device)
+    held = torch.ones(256 * 2**20, dtype=torch.uint8, device=device)
+    seen = peak.measured()
+    assert 256 + CONTEXT_MIB <= seen["peak_gpu_mib"] < 512 + CONTEXT_MIB
+    del held
+    torch.cuda.empty_cache()
+    share = (CONTEXT_MIB + 128) / seen["gpu_mib"]
+    with gpu_limited(device, share), pytest.raises(torch.cuda.OutOfMemoryError):
+        torch.ones(256 * 2**20, dtype=torch.uint8, device=device)
+    torch.ones(256 * 2**20, dtype=torch.uint8, device=device)
