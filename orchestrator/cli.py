@@ -242,7 +242,7 @@ def run(
     if was_stopped:
         out.print("Stopped; the same command goes on from here.")
         raise typer.Exit(EXIT_STOPPED)
-    if any(end.failure is not None for end in progress.ended.values()):
+    if any(failure is not None for failure in progress.ended.values()):
         raise typer.Exit(EXIT_FAILED_JOBS)
 
 
@@ -598,7 +598,7 @@ def _run(session: Session, how: RunOptions) -> SweepProgress:
             tracking.put(finished)
 
         progress = _execute(session, found, on_job_end, how)
-        failed = [end for end in progress.ended.values() if end.failure is not None]
+        failed = [failure for failure in progress.ended.values() if failure is not None]
         stopped = len(progress.ended) < progress.n_jobs
         tracking.close("KILLED" if stopped else "FAILED" if failed else "FINISHED")
         _print_failures(progress)

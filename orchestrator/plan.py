@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -72,8 +72,8 @@ class KnownRecords:
         return self._on_disk[kind]
 
     def add(self, record: StageRecord) -> None:
-        """Remember the record of a stage that has just finished."""
-        self._records[(record.kind, record.key)] = record
+        """Remember the record of a finished stage, without what its key already says."""
+        self._records[(record.kind, record.key)] = replace(record, settings={})
         if record.kind == "search":
             self._genotypes[record.key] = str(record.outcome["genotype"])
 

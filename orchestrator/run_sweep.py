@@ -46,7 +46,7 @@ class SweepProgress:
 
     Attributes:
         n_jobs: Jobs of the sweep.
-        ended: Jobs that are done or failed.
+        ended: Jobs that are done or failed: id → why it failed, if it did.
         executed: Stages computed in this run, with their seconds.
         reused: ``(kind, key)`` of stages found whole.
         running: Stages handed to the executor that have not ended.
@@ -56,7 +56,7 @@ class SweepProgress:
     """
 
     n_jobs: int
-    ended: dict[str, JobEnd] = field(default_factory=dict)
+    ended: dict[str, Failure | None] = field(default_factory=dict)
     executed: dict[tuple[str, str], float] = field(default_factory=dict)
     reused: set[tuple[str, str]] = field(default_factory=set)
     running: Sequence[StageTask] = ()
@@ -443,7 +443,7 @@ class _SweepRun:
                 self.progress.reused.add(place)
 
     def _end(self, end: JobEnd) -> None:
-        self.progress.ended[end.state.job.job_id] = end
+        self.progress.ended[end.state.job.job_id] = end.failure
         self.on_job_end(end)
 
 
