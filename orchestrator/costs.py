@@ -22,6 +22,7 @@ from iac_core.backbones.nnunet_unet import NnunetSettings
 from results.errors import ResultsError
 from results.store import read_table
 from workers.job import Job, plain
+from workers.provenance import is_gpu
 from workers.stage_store import StageRecord, StageStore
 from workers.tasks import has_cells
 
@@ -33,11 +34,11 @@ _PRIOR_WEIGHT = 2.0
 _MEDIAN_NOISE = 1.25
 """Deviation of a median over that of a mean."""
 _LEVELS: tuple[tuple[tuple[str, ...], str, float], ...] = (
-    (("kind", "arm", "backbone", "dataset", "device", "is_exclusive"), "the same", 0.3),
-    (("kind", "arm", "backbone", "dataset", "device"), "alone or not", 0.35),
-    (("kind", "arm", "backbone", "device"), "another data set", 0.5),
-    (("kind", "arm", "device"), "another backbone", 0.8),
-    (("kind", "device"), "another arm", 1.0),
+    (("kind", "arm", "backbone", "dataset", "device", "on_gpu", "is_exclusive"), "the same", 0.3),
+    (("kind", "arm", "backbone", "dataset", "device", "on_gpu"), "alone or not", 0.35),
+    (("kind", "arm", "backbone", "device", "on_gpu"), "another data set", 0.5),
+    (("kind", "arm", "device", "on_gpu"), "another backbone", 0.8),
+    (("kind", "device", "on_gpu"), "another arm", 1.0),
     (("kind",), "another device", 1.5),
 )
 """What a group has in common, what it is called, deviation of the log that is assumed of it."""
@@ -69,7 +70,8 @@ class Question:
         arm: Value of the pruner axis for a search; for a retraining ``cells`` or ``backbone``.
         backbone: Its name in the sweep.
         dataset: Its name in the sweep; empty if unknown.
-        device: Model of the device; empty if unknown, then any counts.
+        device: Model of the device; empty if unknown, then any of its sort counts.
+        on_gpu: Whether that is a GPU.
         is_exclusive: Whether it has its device to itself.
         work: How much there is to do.
     """
@@ -80,6 +82,7 @@ class Question:
     backbone: str = ""
     dataset: str = ""
     device: str = ""
+    on_gpu: bool = False
     is_exclusive: bool = False
 
 
@@ -309,7 +312,7 @@ def arm_of(kind: str, pruner: str, *, has_cells: bool) -> str:
 
 
 def question_of(
-    kind: str, job: Job, *, device: str, is_exclusive: bool, data: DataSize
+    kind: str, job: Job, *, device: str, on_gpu: bool, is_exclusive: bool, data: DataSize
 ) -> Question:
     """Return the question for a stage of a job, whether its key is known or not."""
     settings = job.settings
@@ -326,6 +329,7 @@ def question_of(
         backbone="" if kind == "prepare" else job.backbone,
         dataset=job.dataset,
         device=device,
+        on_gpu=on_gpu,
         is_exclusive=is_exclusive,
         work=work_of(kind, sections, settings.prepare.size, data),
     )
@@ -355,6 +359,7 @@ def observation_of(
         backbone="" if record.kind == "prepare" else names["backbone"],
         dataset=names["dataset"],
         device=record.provenance["device"],
+        on_gpu=is_gpu(record.provenance["device"]),
         is_exclusive=record.provenance.get("is_exclusive", False),
         work=work_of(record.kind, record.settings, names["size"], data),
     )
@@ -449,12 +454,16 @@ def _question_of_row(kind: str, row: Mapping[Any, Any]) -> Question:
         sections["pretrain"] = None
         sections["backbone"] = {"epochs": _number(row.get("config_backbone_epochs")) or 1.0}
     pruner = str(row["pruner"])
+    device = "" if pd.isna(row["device"]) else str(row["device"])
+    if kind == "prepare" and is_gpu(device):  # the row's device is that of the trainings
+        device = ""
     return Question(
         kind=kind,
         arm=arm_of(kind, pruner, has_cells=has_cells(pruner)),
         backbone="" if kind == "prepare" else str(row["backbone"]),
         dataset=str(row["dataset"]),
-        device="" if pd.isna(row["device"]) else str(row["device"]),
+        device=device,
+        on_gpu=is_gpu(device),
         is_exclusive=kind == "search" and row["search_exclusive"] is True,
         work=work_of(
             kind, sections, int(_number(row.get("config_prepare_size")) or 0), DataSize()

@@ -13,6 +13,7 @@ from orchestrator.plan import STAGE_KINDS, KnownRecords, Plan
 from orchestrator.resources import ResourceSettings
 from orchestrator.simulation import Place, SimulatedStage, StageGraph, simulate
 from workers.job import Job
+from workers.provenance import is_gpu
 from workers.stage_store import StageRecord
 from workers.tasks import StageTask, chain
 
@@ -49,7 +50,8 @@ class Forecast:
         model: What stages cost.
         resources: What stages reserve.
         nodes: The machines.
-        device: Model of the device that stages run on; empty if unknown, then any counts.
+        device: Model of the device that stages run on; empty if unknown, then any GPU counts, or
+            any CPU.
     """
 
     def __init__(
@@ -91,10 +93,12 @@ class Forecast:
                 places.append(place)
                 if place not in self.questions:
                     self.jobs[place] = job
+                    on_gpu = bool(self.needs[kind].gpus)
                     self.questions[place] = question_of(
                         kind,
                         job,
-                        device=device,
+                        device=device if on_gpu == is_gpu(device) else "",
+                        on_gpu=on_gpu,
                         is_exclusive=resources.is_exclusive(kind),
                         data=data,
                     )

@@ -31,7 +31,7 @@ from orchestrator.costs import (
 )
 from orchestrator.plan import KnownRecords, job_state
 from workers.job import Job
-from workers.provenance import device_name
+from workers.provenance import device_name, is_gpu
 from workers.run_stage import StageOrder, run_stage
 from workers.stage_store import StageRecord, StageStore
 from workers.stages import CURVE
@@ -168,13 +168,16 @@ def _stages_of(job: Job, source: DataSource, order: StageOrder) -> Iterator[Obse
             epoch = json.loads(curve.read_text(encoding="utf-8"))[_COUNTED]
             work = replace(found.of.work, rounds=1.0)
             found = replace(found, of=replace(found.of, work=work), seconds=epoch["seconds"])
-        found = replace(found, of=replace(found.of, device=model_name), key="")
+        found = replace(
+            found, of=replace(found.of, device=model_name, on_gpu=is_gpu(model_name)), key=""
+        )
         yield found
         if task.kind == "pretrain":  # the control that trains on does the same steps
             longer = question_of(
                 "retrain",
                 replace(job, control="no_cell_longer"),
                 device=model_name,
+                on_gpu=is_gpu(model_name),
                 is_exclusive=False,
                 data=DataSize(),
             )

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+_PROCESSORS = " logical CPUs)"
 _PACKAGES = ("torch", "numpy", "scipy", "nibabel", "monai", "ray", "iac-orchestrator")
 
 
@@ -55,13 +56,23 @@ def device_name(device: str) -> str:
     return _processor()
 
 
+def is_gpu(name: str) -> bool:
+    """Return whether the name of a device's model is that of a GPU.
+
+    Examples:
+        >>> is_gpu("NVIDIA H200"), is_gpu("AMD EPYC (2 logical CPUs)"), is_gpu("")
+        (True, False, False)
+    """
+    return bool(name) and not name.endswith(_PROCESSORS)
+
+
 @functools.cache
 def _processor() -> str:
     with contextlib.suppress(OSError):  # another system than Linux
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
-                return f"{line.split(':', 1)[1].strip()} ({os.cpu_count()} logical CPUs)"
-    return f"{platform.processor() or platform.machine()} ({os.cpu_count()} logical CPUs)"
+                return f"{line.split(':', 1)[1].strip()} ({os.cpu_count()}{_PROCESSORS}"
+    return f"{platform.processor() or platform.machine()} ({os.cpu_count()}{_PROCESSORS}"
 
 
 def provenance(device: str, n_threads: int, *, n_micro_batches: int = 1) -> dict[str, Any]:

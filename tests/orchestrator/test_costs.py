@@ -90,6 +90,17 @@ def test_the_nearest_group_answers_and_coarser_ones_are_wider():
     assert CostModel(far).answer(replace(QUESTION, kind="retrain")) is None
 
 
+def test_seconds_of_a_cpu_are_no_seconds_of_a_gpu():
+    on_cpu = [observed(100.0 + index, device="Xeon (8 logical CPUs)") for index in range(9)]
+    unknown_gpu = replace(QUESTION, device="", on_gpu=True)
+    answer = CostModel(on_cpu).answer(unknown_gpu)
+    assert answer.group == "another device"
+    on_gpu = Observation(of=replace(unknown_gpu, device="H200"), seconds=2.0)
+    answer = CostModel([*on_cpu, on_gpu]).answer(unknown_gpu)
+    assert (answer.group, answer.n) == ("the same", 1)
+    assert answer.seconds == pytest.approx(2.0)
+
+
 def test_a_device_that_is_not_known_is_answered_from_all_of_them():
     model = CostModel([observed(10.0, device="A"), observed(1000.0, device="B")])
     assert model.answer(QUESTION).seconds == pytest.approx(10.0)

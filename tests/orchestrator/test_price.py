@@ -167,7 +167,7 @@ def test_after_part_of_a_sweep_the_rest_takes_what_was_said(open_tiny, seed):
 def note(forecast, task, seconds):
     record = StageRecord(
         kind=task.kind, key=task.key, settings=task.settings, outcome={},
-        provenance={"job": task.names(), "device": "a clock"},
+        provenance={"job": task.names(), "device": "a clock (2 logical CPUs)"},
         attempts=({"start": 0.0, "end": seconds},),
     )  # fmt: skip
     forecast.note_end(task, record, was_computed=True)
