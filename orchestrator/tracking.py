@@ -12,9 +12,10 @@ import socket
 import tempfile
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,9 @@ from urllib.parse import urlparse
 import pandas as pd
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.rows import curves, job_tables
 from results.store import write_table
@@ -55,6 +58,7 @@ _JOB_METRICS = (
     "n_parameters",
     "n_macs",
 )
+_SQLITE = "sqlite:///"
 _NOT_LOGGED = ("epoch", "ended_at")
 _SECONDS_BETWEEN_LOOKS = 0.5
 _PAUSE_S = 30.0
@@ -124,6 +128,7 @@ class Tracker:
         check_reachable(self.uri)
         logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
         with _unavailable_if_it_fails():
+            _make_file(self.uri)
             client = MlflowClient(tracking_uri=self.uri)
             found = client.get_experiment_by_name(self.experiment)
             if found is not None:
@@ -279,6 +284,23 @@ def check_reachable(uri: str, timeout_s: float = 3.0) -> None:
         raise TrackingUnavailable(f"no tracking server at {parts.hostname}:{port}") from error
 
 
+def _make_file(uri: str) -> None:
+    """Make a SQLite file whole, or not at all: MLflow fails on one that a kill left half made."""
+    if not uri.startswith(_SQLITE) or Path(uri.removeprefix(_SQLITE)).exists():
+        return
+    path = Path(uri.removeprefix(_SQLITE))
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        made = SqlAlchemyStore(
+            f"{_SQLITE}{temporary}", (path.parent / "mlartifacts").resolve().as_uri()
+        )
+        made.engine.dispose()
+        with suppress(FileExistsError):  # another driver was faster
+            os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextmanager
 def _unavailable_if_it_fails() -> Iterator[None]:
     """Turn MLflow's errors into one kind; no retries inside, where they could make two runs."""
@@ -289,7 +311,7 @@ def _unavailable_if_it_fails() -> Iterator[None]:
         yield
     except StoreAwayError:
         raise  # the stages are away, not MLflow
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingUnavailable(str(error).splitlines()[0]) from error
 
 

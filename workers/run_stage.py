@@ -3,17 +3,18 @@
 import gc
 import logging
 import os
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from iac_core.errors import ConfigError, StopRequested
-from workers.failures import FailureKind, kind_of
+from workers.failures import PAUSE_S, FailureKind, kind_of
 from workers.lease import TIME_TO_LIVE_S, Holder, LeaseLostError
 from workers.memory import PeakMemory, gpu_limited, runs_apart
 from workers.preemption import Preemption
@@ -25,6 +26,7 @@ from workers.tasks import StageTask
 
 logger = logging.getLogger(__name__)
 COMPLETIONS = "IAC_COMPLETIONS"
+_PAUSES_OF_A_FINISH_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 Ending = Literal["done", "failed", "stopped", "preempted", "held"]
 
 
@@ -265,7 +267,8 @@ def _compute(
     with _reproducible(), gpu_limited(device, order.gpu_share):
         outcome = STAGES[task.kind](room)
     _note_completion(task)
-    record = attempt.finish(
+    record = _finish(
+        attempt,
         settings=dict(task.settings),
         outcome=outcome,
         provenance={
@@ -276,6 +279,19 @@ def _compute(
         },
     )
     return StageEnd(ending="done", record=record, pid=os.getpid())
+
+
+def _finish(attempt: Attempt, **what: Mapping[str, Any]) -> StageRecord:
+    """Make the outcome whole; a disk that is full for a minute costs no result."""
+    for pause_s in _PAUSES_OF_A_FINISH_S:
+        try:
+            return attempt.finish(**what)
+        except OSError as error:
+            if kind_of(error) not in PAUSE_S:
+                raise
+            logger.warning("%s %s cannot be finished yet: %s", attempt.kind, attempt.key, error)
+            time.sleep(pause_s)
+    return attempt.finish(**what)
 
 
 def _note_completion(task: StageTask) -> None:

@@ -86,7 +86,7 @@ def test_a_writer_goes_on_by_itself_when_database_and_server_are_back(
     )  # fmt: skip
     server.start()
     tracker = Tracker(server.uri, session.experiment, "tiny", session.store)
-    writer = BackgroundTracker(tracker, session.writer_folder, pause_s=0.5)
+    writer = BackgroundTracker(tracker, session.writer_place, pause_s=0.5)
     with writer:
         first, second = (
             FinishedJob(job=state.job, tasks=state.tasks) for state in session.plan().states

@@ -12,14 +12,17 @@ from rich.console import Console
 from s3_server import SECRET, Door, S3Server, new_bucket
 
 from iac_core.data.prepare import PARTS
+from orchestrator.cluster import Node
 from orchestrator.executors import InlineExecutor
 from orchestrator.live_view import LiveView
+from orchestrator.price import forecast_of
 from orchestrator.run_sweep import SweepProgress, View, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.spec import SweepError
 from workers import failures
 from workers.lease import Lease
 from workers.places import StoreAwayError, cache_folder, open_place
+from workers.preemption import Preemption
 from workers.reporting import FileReporter
 from workers.stage_store import CHECKPOINT, StageStore
 from workers.stages import STAGES
@@ -123,12 +126,14 @@ def run(session, view):
 
 @pytest.mark.slow
 def test_a_stage_whose_bucket_is_away_is_tried_again(open_in, s3_root, door, monkeypatch):
-    monkeypatch.setattr("orchestrator.run_sweep.PAUSE_S", {"store_away": 0.1})
+    monkeypatch.setattr("orchestrator.tries.PAUSE_S", {"store_away": 0.1})
 
-    def change_door(task, end):
-        door.shut() if (task.kind, end.ending) == ("prepare", "done") else door.open()
+    class Changing(Recorder):
+        def submitted(self, task):
+            if task.kind == "pretrain" and ("pretrain", "store_away") not in self.ends:
+                door.shut()
 
-    view = Recorder(change_door)
+    view = Changing(lambda task, end: door.open())
     run(open_in(s3_root), view)
     assert Counter(view.ends) == Counter(
         [("prepare", "done"), ("pretrain", "store_away"), ("pretrain", "done"),
@@ -166,9 +171,10 @@ def test_the_screen_shows_what_running_stages_report(open_in, s3_root, tmp_path,
     found = session.plan()
     running = [found.states[0].tasks[0], found.states[0].tasks[1]]
     attempt = session.store.begin(running[1].kind, running[1].key, device="cpu")
-    FileReporter(attempt, tmp_path / "stop").progress(epoch=3, n_epochs=97)
+    FileReporter(attempt, tmp_path / "stop", Preemption()).progress(epoch=3, n_epochs=97)
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    with LiveView(console, found, session.store, 1.0) as view:
+    forecast = forecast_of(session, found, [Node(cpus=2)])
+    with LiveView(console, found, session.store, forecast) as view:
         view.refresh(SweepProgress(n_jobs=1, running=running))
     assert "3/97" in console.file.getvalue()
     assert "starting" not in console.file.getvalue()
@@ -178,7 +184,7 @@ def test_the_screen_shows_what_running_stages_report(open_in, s3_root, tmp_path,
 def test_progress_that_could_not_be_reported_comes_later(s3_root, door, tmp_path):
     store = StageStore(s3_root)
     attempt = store.begin("search", "k", device="cpu")
-    reporter = FileReporter(attempt, tmp_path / "stop")
+    reporter = FileReporter(attempt, tmp_path / "stop", Preemption())
     (attempt.folder / CHECKPOINT).write_bytes(b"epoch 1")
     (attempt.folder / PARTS).mkdir()
     (attempt.folder / PARTS / "0.npz").write_bytes(b"part")
@@ -199,20 +205,21 @@ def test_a_stage_on_another_host_hears_that_its_driver_stops(s3_root, tmp_path, 
     monkeypatch.setattr(type(open_place(s3_root)), "seconds_between_looks", 0.0)
     driver, worker = StageStore(s3_root), StageStore(s3_root)
     attempt = worker.begin("search", "k", device="cpu")
-    reporter = FileReporter(attempt, tmp_path / "sweep" / "stop.host.1")
-    other = FileReporter(attempt, tmp_path / "sweep" / "stop.host.2")
+    reporter = FileReporter(attempt, tmp_path / "sweep" / "stop.host.1", Preemption())
+    other = FileReporter(attempt, tmp_path / "sweep" / "stop.host.2", Preemption())
     assert not reporter.should_stop()
     driver.request_stop(tmp_path / "sweep" / "stop.host.1")
     assert reporter.should_stop()
     assert not other.should_stop()
     driver.withdraw_stop(tmp_path / "sweep" / "stop.host.1")
-    assert not reporter.should_stop()
+    later = FileReporter(attempt, tmp_path / "sweep" / "stop.host.1", Preemption())
+    assert not later.should_stop()
     attempt.give_up("stopped")
 
 
 @pytest.mark.slow
 def test_a_cache_that_is_emptied_under_a_stage_costs_one_more_try(open_in, s3_root, monkeypatch):
-    monkeypatch.setattr("orchestrator.run_sweep.PAUSE_S", {})
+    monkeypatch.setattr("orchestrator.tries.PAUSE_S", {})
     stage, emptied = STAGES["evaluate"], []
 
     def empties(room):

@@ -189,3 +189,16 @@ def test_of_two_runs_for_one_job_the_whole_one_stays(session):
     whole = {run.info.run_id for run in found}
     assert sync_sweep(session).n_present == 3
     assert {run.info.run_id for run in runs(session)[1]} == whole
+
+
+def test_a_driver_killed_while_it_makes_the_database_leaves_none(session, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("orchestrator.tracking.os.link", killed)
+    tracker = Tracker(session.tracking_uri, session.experiment, "tiny", session.store)
+    with pytest.raises(KeyboardInterrupt):
+        tracker.open()
+    monkeypatch.undo()
+    assert not list(session.runs_dir.glob("mlflow.db*"))
+    assert sync_sweep(session).n_written == 3
