@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,7 +19,7 @@ import psutil
 _PATIENCE_S = 120.0
 
 
-class Server:
+class Server(ABC):
     """A process that listens on a free port of loopback; a context manager.
 
     Its end is a SIGKILL: nothing is flushed, nobody is told.
@@ -28,13 +29,13 @@ class Server:
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def start(self) -> None:
         """Start it and wait until it answers.
 
         Raises:
             RuntimeError: If it never does.
         """
-        raise NotImplementedError
 
     def kill(self) -> None:
         """End it and all that it started, at once."""
