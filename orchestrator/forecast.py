@@ -11,7 +11,7 @@ from orchestrator.cluster import Node, n_places, requested
 from orchestrator.costs import CostModel, DataSize, Question, Total, observation_of, question_of
 from orchestrator.plan import STAGE_KINDS, KnownRecords, Plan
 from orchestrator.resources import ResourceSettings
-from orchestrator.simulation import Place, SimulatedStage, StageGraph, simulate
+from orchestrator.simulation import SimulatedStage, StageGraph, StageId, simulate
 from workers.job import Job
 from workers.provenance import is_gpu
 from workers.stage_store import StageRecord
@@ -74,14 +74,14 @@ class Forecast:
             )
             for kind in STAGE_KINDS
         }
-        self.questions: dict[Place, Question] = {}
-        self.jobs: dict[Place, Job] = {}
-        self.chains: dict[str, tuple[Place, ...]] = {}
+        self.questions: dict[StageId, Question] = {}
+        self.jobs: dict[StageId, Job] = {}
+        self.chains: dict[str, tuple[StageId, ...]] = {}
         self.data: dict[str, DataSize] = {}
         self._prepared: dict[str, StageRecord] = {}
-        self._done: set[Place] = set()
-        self._planned: dict[Place, Place] = {}
-        self._priorities: dict[Place, float] = {}
+        self._done: set[StageId] = set()
+        self._planned: dict[StageId, StageId] = {}
+        self._priorities: dict[StageId, float] = {}
         for state in plan.states:
             job, known, places = state.job, {task.kind: task for task in state.tasks}, []
             data = self._size_of(state.tasks[0], records)
@@ -161,7 +161,7 @@ class Forecast:
     def graph(
         self,
         ended: Collection[str] = (),
-        begun_s: Mapping[Place, float] | None = None,
+        begun_s: Mapping[StageId, float] | None = None,
         *,
         unknown_s: float = 0.0,
     ) -> StageGraph:
@@ -195,7 +195,7 @@ class Forecast:
     def seconds_left(
         self,
         ended: Collection[str] = (),
-        begun_s: Mapping[Place, float] | None = None,
+        begun_s: Mapping[StageId, float] | None = None,
         *,
         most_simulated: float = math.inf,
     ) -> Total:
@@ -225,7 +225,7 @@ class Forecast:
         )
 
     def seconds_left_while_running(
-        self, ended: Collection[str], begun_s: Mapping[Place, float]
+        self, ended: Collection[str], begun_s: Mapping[StageId, float]
     ) -> Total:
         """As `seconds_left`, in well under a second however many stages are left."""
         return self.seconds_left(ended, begun_s, most_simulated=_MOST_SIMULATED_WHILE_RUNNING)

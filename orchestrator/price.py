@@ -17,7 +17,7 @@ from orchestrator.costs import SHARE, CostModel, Total, known_costs
 from orchestrator.forecast import Forecast, KindForecast, added, free_bytes
 from orchestrator.plan import STAGE_KINDS, KnownRecords, Plan
 from orchestrator.session import Session
-from orchestrator.simulation import Place
+from orchestrator.simulation import StageId
 from workers.provenance import device_name
 from workers.stage_store import StageStore, write_json
 from workers.tasks import StageTask
@@ -89,7 +89,7 @@ def kept_nodes(session: Session) -> tuple[Node, ...]:
     return tuple(Node(**entry) for entry in raw)
 
 
-def begun_seconds(store: StageStore, tasks: Iterable[StageTask]) -> dict[Place, float]:
+def begun_seconds(store: StageStore, tasks: Iterable[StageTask]) -> dict[StageId, float]:
     """Return the seconds since stages that are under way were begun, by the clocks of hosts."""
     now, found = time.time(), {}
     for task in store.begun(tasks):

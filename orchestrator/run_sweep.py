@@ -18,7 +18,7 @@ from orchestrator.tries import Tries
 from orchestrator.watch import Findings, Watch
 from workers.job import Job
 from workers.lease import LeaseWatch
-from workers.places import Place, StoreAwayError
+from workers.places import Place, StoreAwayError, attempts_of
 from workers.run_stage import Failure, StageEnd, StageOrder, timeout_failure
 from workers.stage_store import StageRecord, StageStore
 from workers.tasks import DataSource, StageTask
@@ -220,6 +220,7 @@ class _SweepRun:
         self.priority = priority
         self.records = KnownRecords(room.store)
         self.packing = self.patiently(lambda: Packing(room.store.place, room.resources))
+        self.tried_before = self.patiently(lambda: room.store.place.names("attempts"))
         self.progress = SweepProgress(n_jobs=len(jobs))
         self.waiting: dict[tuple[str, str], list[Job]] = {}
         self.failed: dict[tuple[str, str], Failure] = {}
@@ -394,7 +395,9 @@ class _SweepRun:
 
     def _quarantine(self, task: StageTask) -> Failure | None:
         """Why a stage is not tried any more, if it is not."""
-        if self.room.tries_quarantined:
+        # What this run tries is decided by `Tries`; the attempts of earlier ones are looked up.
+        is_new = attempts_of(f"{task.kind}/{task.key}").rpartition("/")[2] not in self.tried_before
+        if is_new or self.room.tries_quarantined:
             return None
         return quarantine(task, self.room.store, self.room.resources.quarantine_after)
 

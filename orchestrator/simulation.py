@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from orchestrator.cluster import Node, n_places
 from orchestrator.resources import StageResources
 
-Place = tuple[str, str]
+StageId = tuple[str, str]
 """Kind and key of a stage, or kind and job where the key is not known yet."""
 _ROUNDING = 1e-9
 
@@ -34,12 +34,12 @@ class StageGraph:
         chains: For each job the stages it waits for, in order; those that are done are left out.
     """
 
-    stages: Mapping[Place, SimulatedStage]
-    chains: Sequence[Sequence[Place]]
+    stages: Mapping[StageId, SimulatedStage]
+    chains: Sequence[Sequence[StageId]]
 
-    def priorities(self) -> dict[Place, float]:
+    def priorities(self) -> dict[StageId, float]:
         """Return for every stage the seconds of the longest chain that begins with it."""
-        longest: dict[Place, float] = {}
+        longest: dict[StageId, float] = {}
         for places in self.chains:
             left = 0.0
             for place in reversed(places):
@@ -72,10 +72,12 @@ class _Free:
     cpus: float
     gpus: float
     memory_gib: float
+    accelerator: str | None
 
     def holds(self, needs: StageResources) -> bool:
         return (
-            self.cpus + _ROUNDING >= needs.cpus
+            needs.accelerator in (None, self.accelerator)
+            and self.cpus + _ROUNDING >= needs.cpus
             and self.gpus + _ROUNDING >= (needs.gpus or 0.0)
             and self.memory_gib + _ROUNDING >= (needs.memory_gib or 0.0)
         )
@@ -90,7 +92,7 @@ class _Free:
 class _Waiting:
     """Stages with the same needs, and the machines that may have room for one."""
 
-    heap: list[tuple[float, int, Place]] = field(default_factory=list)
+    heap: list[tuple[float, int, StageId]] = field(default_factory=list)
     candidates: list[int] = field(default_factory=list)
 
 
@@ -98,7 +100,7 @@ def simulate(
     graph: StageGraph,
     nodes: Sequence[Node],
     *,
-    priority: Callable[[Place], float] | None = None,
+    priority: Callable[[StageId], float] | None = None,
 ) -> float:
     """Return the seconds from start to end of everything.
 
@@ -115,19 +117,22 @@ class _Simulation:
     """State of `simulate`."""
 
     def __init__(
-        self, graph: StageGraph, nodes: Sequence[Node], priority: Callable[[Place], float]
+        self, graph: StageGraph, nodes: Sequence[Node], priority: Callable[[StageId], float]
     ) -> None:
         self.graph, self.priority = graph, priority
         self.free = [
             _Free(
-                node.cpus, node.gpus, float("inf") if node.memory_gib is None else node.memory_gib
+                node.cpus,
+                node.gpus,
+                float("inf") if node.memory_gib is None else node.memory_gib,
+                node.accelerator,
             )
             for node in nodes
         ]
         self.waiting: dict[StageResources, _Waiting] = {}
-        self.jobs_of: dict[Place, list[Iterator[Place]]] = {}
-        self.done: set[Place] = set()
-        self.ends: list[tuple[float, int, Place, int]] = []
+        self.jobs_of: dict[StageId, list[Iterator[StageId]]] = {}
+        self.done: set[StageId] = set()
+        self.ends: list[tuple[float, int, StageId, int]] = []
         self.now, self.n = 0.0, 0
         for needs in {stage.needs for stage in graph.stages.values()}:
             if n_places(nodes, needs) == 0:
@@ -145,7 +150,7 @@ class _Simulation:
             self.start()
         return self.now
 
-    def advance(self, job: Iterator[Place]) -> None:
+    def advance(self, job: Iterator[StageId]) -> None:
         """Hand in the job's next stage, unless another job has."""
         place = next((one for one in job if one not in self.done), None)
         if place is None:
@@ -186,7 +191,7 @@ class _Simulation:
             candidates.pop()
         return candidates[-1] if candidates else None
 
-    def end(self, place: Place, node: int) -> None:
+    def end(self, place: StageId, node: int) -> None:
         self.free[node].give(self.graph.stages[place].needs, -1.0)
         for queue in self.waiting.values():
             queue.candidates.append(node)

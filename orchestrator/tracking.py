@@ -15,7 +15,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -295,8 +295,12 @@ def _make_file(uri: str) -> None:
             f"{_SQLITE}{temporary}", (path.parent / "mlartifacts").resolve().as_uri()
         )
         made.engine.dispose()
-        with suppress(FileExistsError):  # another driver was faster
+        try:
             os.link(temporary, path)
+        except FileExistsError:
+            return  # another driver was faster
+        except OSError:  # a file system without links
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.executors import Executor
+from orchestrator.simulation import StageId
 from workers.lease import LeaseWatch
 from workers.preemption import note_of_node
 from workers.run_stage import StageOrder
@@ -19,7 +20,6 @@ from workers.tasks import StageTask
 HANG_GRACE_S = 300.0
 """A stage is killed if it has not ended so long after its timeout."""
 _SECONDS_TO_SAY_SO = 15.0
-Place = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +50,12 @@ class Watch:
     ) -> None:
         self._executor, self._store = executor, store
         self._lease_s, self._stop_file = lease_s, stop_file
-        self._orders: dict[Place, StageOrder] = {}
-        self._begun: dict[Place, float] = {}
-        self._killed: set[Place] = set()
-        self._whole_since: dict[Place, float] = {}
-        self._leases: dict[Place, LeaseWatch] = {}
-        self._told: Counter[Place] = Counter()
+        self._orders: dict[StageId, StageOrder] = {}
+        self._begun: dict[StageId, float] = {}
+        self._killed: set[StageId] = set()
+        self._whole_since: dict[StageId, float] = {}
+        self._leases: dict[StageId, LeaseWatch] = {}
+        self._told: Counter[StageId] = Counter()
         self._notes: set[Path] = set()
 
     def add(self, task: StageTask, order: StageOrder) -> None:
