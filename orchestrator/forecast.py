@@ -21,6 +21,8 @@ _MOST_SIMULATED_WHILE_RUNNING = 3000
 _SHARE_LEFT_AT_LEAST = 0.1
 _S_PER_H = 3600.0
 
+NOTHING_OBSERVED = "nothing observed"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindForecast:
@@ -141,7 +143,7 @@ class Forecast:
             sizes = []
             for question, n in wanted.items():
                 answer = self.model.answer(question)
-                groups["nothing observed" if answer is None else answer.group] += n
+                groups[NOTHING_OBSERVED if answer is None else answer.group] += n
                 sizes.append((n, self.model.bytes_of(question)))
             known = [n * size for n, size in sizes if size is not None]
             found.append(

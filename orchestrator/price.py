@@ -14,7 +14,7 @@ from rich.text import Text
 
 from orchestrator.cluster import Node, this_machine, unplaceable
 from orchestrator.costs import SHARE, CostModel, Total, known_costs
-from orchestrator.forecast import Forecast, KindForecast, added, free_bytes
+from orchestrator.forecast import NOTHING_OBSERVED, Forecast, KindForecast, added, free_bytes
 from orchestrator.plan import STAGE_KINDS, KnownRecords, Plan
 from orchestrator.session import Session
 from orchestrator.simulation import StageId
@@ -114,11 +114,13 @@ def forecast_lines(
     yield Text()
     yield _table(rows, price_per_hour)
     groups = sum((Counter(row.groups) for row in rows), Counter[str]())
-    yield Text(
-        f"Intervals hold {SHARE:.0%} of what is expected. Stages answered by observations of: "
-        + ", ".join(f"{name} ({n})" for name, n in groups.most_common())
-        + "."
-    )
+    groups.pop(NOTHING_OBSERVED, None)
+    if groups:
+        yield Text(
+            f"Intervals hold {SHARE:.0%} of what is expected. Stages answered by observations of: "
+            + ", ".join(f"{name} ({n})" for name, n in groups.most_common())
+            + "."
+        )
     kinds = [row.kind for row in rows]
     for problem in unplaceable(session.spec.resources, forecast.nodes, kinds):
         yield Text(f"`run` will refuse: {problem}", style="red")

@@ -20,6 +20,7 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
+from iac_core.errors import ConfigError
 from orchestrator.cluster import Node, n_places, requested
 from orchestrator.resources import StageResources
 from workers.preemption import Preemption, note_of_node
@@ -61,15 +62,24 @@ class RayExecutor:
 
     def __enter__(self) -> "RayExecutor":
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init(
-            # Without an address Ray would join a cluster of anybody that was started here.
-            address=self._address or "local",
-            num_cpus=None if self._address else self._n_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-        )
+        try:
+            ray.init(
+                # Without an address Ray would join a cluster of anybody that was started here.
+                address=self._address or "local",
+                num_cpus=None if self._address else self._n_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=True,
+            )
+        except (ConnectionError, TimeoutError, RuntimeError) as error:
+            if self._address is None:
+                raise
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"the address must be that of a running Ray cluster, got {self._address} "
+                f"({reason}); start one with `ray start --head`, or give its --address"
+            ) from error
         self._remote = ray.remote(_stage_function(self._compute))
         return self
 

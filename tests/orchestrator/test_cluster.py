@@ -1,7 +1,11 @@
 """What fits on which machines, and the order in which Ray gets stages."""
 
+import psutil
+import pytest
+
+from iac_core.errors import ConfigError
 from orchestrator.cluster import Node, n_places, requested, this_machine, unplaceable
-from orchestrator.ray_executor import _Queue
+from orchestrator.ray_executor import RayExecutor, _Queue
 from orchestrator.resources import ResourceSettings, StageResources
 from workers.run_stage import StageOrder
 
@@ -57,3 +61,13 @@ def test_waiting_stages_go_in_order_of_priority_then_of_arrival(tmp_path):
     (tmp_path / "stop").touch()
     assert queue.stopped() == ["c"]
     assert queue.take() is None
+
+
+def test_where_no_cluster_runs_the_way_out_is_said():
+    if any(process.info["name"] == "gcs_server" for process in psutil.process_iter(["name"])):
+        pytest.skip("a Ray cluster runs on this machine")
+    with (
+        pytest.raises(ConfigError, match="got auto .*start one with `ray start --head`"),
+        RayExecutor(address="auto"),
+    ):
+        pass
