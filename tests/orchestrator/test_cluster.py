@@ -67,7 +67,7 @@ def test_where_no_cluster_runs_the_way_out_is_said():
     if any(process.info["name"] == "gcs_server" for process in psutil.process_iter(["name"])):
         pytest.skip("a Ray cluster runs on this machine")
     with (
-        pytest.raises(ConfigError, match="got auto .*start one with `ray start --head`"),
+        pytest.raises(ConfigError, match=r"got auto .*start one with `ray start --head`"),
         RayExecutor(address="auto"),
     ):
         pass
