@@ -1,6 +1,6 @@
 """Kill whatever can die, at random, while a sweep of small real stages runs; then compare.
 
-    python -m benchmarks.chaos [--kills N] [--seed S] [--quick]
+    python -m benchmarks.chaos [--kills N] [--seed S] [--every SECONDS] [--quick]
 
 Victims are a worker in the middle of a stage, a node (its raylet), the driver, the MLflow server,
 its database (PostgreSQL where it is installed, otherwise a SQLite file that nobody kills), and the
@@ -42,7 +42,6 @@ from workers.run_stage import COMPLETIONS
 ROOT = Path(__file__).parents[1]
 COMPARED = ("jobs", "patients", "trajectories", "events")
 DISK_MIB = 200
-MEAN_SECONDS_BETWEEN_KILLS = 4.0
 SWEEP = """
 metadata:
   sweep:
@@ -201,6 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=float, default=4.0, help="mean seconds between kills")
     parser.add_argument("--quick", action="store_true", help="three kills")
     options = parser.parse_args()
     n_kills = 3 if options.quick else options.kills
@@ -219,7 +219,7 @@ def main() -> None:
         while sum(killer.by_kind.values()) < n_kills:
             round_ = Round(folder, folder / "data", server, f"round{len(rounds)}")
             rounds.append(round_)
-            _until_whole(round_, _killing(killer, round_, n_kills))
+            _until_whole(round_, _killing(killer, round_, n_kills, options.every))
             counted = round_.compare(calm)
             _say(f"round {len(rounds) - 1}: {dict(counted)}")
             found += counted
@@ -244,14 +244,14 @@ def _database(stack: ExitStack) -> PostgresServer | None:
 
 
 def _killing(
-    killer: Killer, round_: Round, n_kills: int
+    killer: Killer, round_: Round, n_kills: int, mean_s: float
 ) -> Callable[["subprocess.Popen[bytes]"], None]:
     """What strikes at random moments while a driver runs."""
 
     def watch(driver: "subprocess.Popen[bytes]") -> None:
         while driver.poll() is None and sum(killer.by_kind.values()) < n_kills:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                driver.wait(timeout=killer.random.expovariate(1 / MEAN_SECONDS_BETWEEN_KILLS))
+                driver.wait(timeout=killer.random.expovariate(1 / mean_s))
             if driver.poll() is None:
                 killer.strike(round_, driver)
 

@@ -17,7 +17,7 @@ from results.schema import wall_clock_columns
 ROOT = Path(__file__).parents[2]
 WHY_NOT = why_not()
 SHORT = "epochs: 6, batch_size: 4, steps_per_epoch: 2"
-LONG = "epochs: 250, batch_size: 4, steps_per_epoch: 4"
+LONG = "epochs: 120, batch_size: 4, steps_per_epoch: 4"
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
     "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1",
