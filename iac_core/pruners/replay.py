@@ -224,7 +224,7 @@ class _States:
             max_alpha_step_per_epoch=self.alpha_rate * int(record.n_weight_steps[epoch]),
             seed=record.seed,
             n_slices_trained=int(self.steps[epoch]) * record.search.batch_size,
-            n_scoring_slices=0,
+            n_scoring_slices=1,  # whoever scores is refused by `_no_values`
             values_of=_no_values,
             dominant_eigenvalue=_no_eigenvalue,
         )

@@ -19,7 +19,9 @@ class PlainJsStability(JsStability):
         reasons = []
         for level, edge in np.ndindex(jsd.shape):
             active = state.active[level, edge]
-            candidates = weakest(mean[level, edge], active, self.n_wanted(mean[level, edge], active))
+            candidates = weakest(
+                mean[level, edge], active, self.n_wanted(mean[level, edge], active)
+            )
             into = np.flatnonzero(targets == targets[edge])
             if self.settings.prune_edges:
                 n_live = int(live_edges(keep[level, into], state.operations).sum())
