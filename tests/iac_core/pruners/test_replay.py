@@ -1,6 +1,6 @@
 """Replays of recorded searches: exact until the first removal, refused where nothing is known."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from iac_core.pruners.genotype_stability import GenotypeStabilitySettings
 from iac_core.pruners.js_stability import JsStabilitySettings
 from iac_core.pruners.no_pruning import NoPruningSettings
 from iac_core.pruners.replay import NotReplayableError, Trajectory, agreement, replay
+from results.trajectory_arrays import arrays_of
 
 RECORDS = Path(__file__).parents[3] / "benchmarks" / "records" / "acdc_claims"
 
@@ -40,26 +41,9 @@ def trajectory(n_epochs=40, seed=0, n_nodes=2, **search):
     )
 
 
-def recorded(jobs, trajectories, *, backbone, pruner, seed):
-    """A search of the committed tables: its row of jobs, and its trajectory's arrays."""
+def job_of(jobs, backbone, pruner, seed):
     of = (jobs["backbone"] == backbone) & (jobs["pruner"] == pruner) & (jobs["seed"] == seed)
-    job = jobs[of].iloc[0]
-    rows = trajectories[trajectories["job_id"] == job["job_id"]]
-    n_epochs, n_edges = rows["epoch"].max() + 1, rows["edge"].max() + 1
-    shape = (n_epochs, 1, n_edges, len(OPERATION_NAMES))
-    per_edge = rows.iloc[: n_edges * len(OPERATION_NAMES) : len(OPERATION_NAMES)]
-    return job, {
-        "alpha": rows["alpha"].to_numpy(float).reshape(shape),
-        "beta": rows["beta"].to_numpy(float).reshape(shape)[..., 0],
-        "importance": rows["importance"].to_numpy(float).reshape(shape),
-        "operations": tuple(rows["operation"].iloc[: len(OPERATION_NAMES)]),
-        "active": rows["active"].to_numpy(bool).reshape(shape),
-        "edges": tuple(zip(per_edge["source"].tolist(), per_edge["target"].tolist(), strict=True)),
-        "n_weight_steps": rows["n_weight_steps"].to_numpy(int).reshape(n_epochs, -1)[:, 0],
-        "n_architecture_steps": (
-            rows["n_architecture_steps"].to_numpy(int).reshape(n_epochs, -1)[:, 0]
-        ),
-    }
+    return jobs[of].iloc[0]
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +57,25 @@ def tables():
 @pytest.mark.parametrize("backbone", ["unet", "resnet18_unet"])
 @pytest.mark.parametrize("seed", range(5))
 def test_the_first_removal_is_that_of_the_search_that_was_run(tables, backbone, seed):
-    jobs, trajectories = tables["jobs"], tables["trajectories"]
-    job, arrays = recorded(jobs, trajectories, backbone=backbone, pruner="none", seed=seed)
-    assert arrays.pop("active").all()
-    search = SearchSettings(
-        epochs=int(job["search_epochs_full"]),
-        batch_size=int(job["config_search_batch_size"]),
-        alpha_warmup_epochs=int(job["config_search_alpha_warmup_epochs"]),
+    job = job_of(tables["jobs"], backbone, "none", seed)
+    arrays = arrays_of(tables["trajectories"], job["job_id"])
+    assert arrays.active.all()
+    full = Trajectory(
+        search=SearchSettings(
+            epochs=int(job["search_epochs_full"]),
+            batch_size=int(job["config_search_batch_size"]),
+            alpha_warmup_epochs=int(job["config_search_alpha_warmup_epochs"]),
+        ),
+        seed=seed,
+        **{
+            field.name: getattr(arrays, field.name)
+            for field in fields(arrays)
+            if field.name != "active"
+        },
     )
-    full = Trajectory(search=search, seed=seed, **arrays)
     assert full.genotype().to_json() == job["genotype"]
     found = replay(full, build_pruner(JsStabilitySettings()))
-    live, _ = recorded(jobs, trajectories, backbone=backbone, pruner="js_stability", seed=seed)
+    live = job_of(tables["jobs"], backbone, "js_stability", seed)
     events = tables["events"][tables["events"]["job_id"] == live["job_id"]]
     first = events[events["epoch"] == events["epoch"].min()]
     ours = [reason for epoch, reason in found.events if epoch == found.first_removal_epoch]
