@@ -10,7 +10,13 @@ import torch
 from iac_core.backbones import build_backbone
 from iac_core.backbones.flexible_unet import FlexibleUNetSettings
 from iac_core.backbones.unet import UNetSettings
-from iac_core.config import CellSettings, PrepareSettings, SearchSettings, SplitSettings
+from iac_core.config import (
+    CellSettings,
+    PrepareSettings,
+    PretrainSettings,
+    SearchSettings,
+    SplitSettings,
+)
 from iac_core.data.acdc import Acdc
 from iac_core.data.phantom import PhantomSettings, write_phantom
 from iac_core.data.prepare import prepare
@@ -18,6 +24,7 @@ from iac_core.data.slices import PreparedData
 from iac_core.data.splits import make_split
 from iac_core.pruners.no_pruning import NoPruning, NoPruningSettings
 from iac_core.training.fit import TrainingRoom
+from iac_core.training.pretrain import pretrain
 from iac_core.training.search import Search
 from iac_core.types import SilentReporter
 
@@ -65,8 +72,10 @@ def make_search(
     keep_features: bool = True,
     n_steps: int | None = 4,
     cell: CellSettings | None = None,
+    pretrain_epochs: int = 0,
+    seed: int = 0,
 ) -> Search:
-    """Return a full search over an untrained backbone: the cost is that of a trained one.
+    """Return a full search, by default over an untrained backbone, which costs as much.
 
     Args:
         data: Prepared slices.
@@ -76,9 +85,11 @@ def make_search(
         keep_features: Whether encoder features are computed once.
         n_steps: Steps of an epoch.
         cell: The cell; None is the default one.
+        pretrain_epochs: Epochs of 20 steps that the backbone is trained for first.
+        seed: Of everything.
     """
     network = build_backbone(
-        backbone, n_channels=data.n_channels, n_classes=data.n_classes, seed=0
+        backbone, n_channels=data.n_channels, n_classes=data.n_classes, seed=seed
     )
     assert isinstance(network, torch.nn.Module)
     network.to(device, memory_format=torch.channels_last)
@@ -89,6 +100,12 @@ def make_search(
         checkpoint_path=Path(tempfile.mkdtemp()) / "none.pt",
         reporter=SilentReporter(),
     )
+    if pretrain_epochs:
+        settings = PretrainSettings(
+            epochs=pretrain_epochs, batch_size=batch_size, steps_per_epoch=20
+        )
+        pretrain(network, room, settings, seed=seed)
+        room.checkpoint_path.unlink(missing_ok=True)
     return Search(
         network,
         NoPruning(NoPruningSettings()),
@@ -100,7 +117,7 @@ def make_search(
             alpha_warmup_epochs=0,
             keep_features=keep_features,
         ),
-        0,
+        seed,
     )
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from iac_core.config import DatasetOptions
 from iac_core.errors import ConfigError, DataError, IacError, Problem
+from iac_core.registry import did_you_mean
 from iac_core.types import SegmentationDataset
 from orchestrator.cluster import Node, this_machine, unplaceable
 from orchestrator.forecast import Forecast
@@ -324,6 +325,60 @@ def report(
         paths = report_sweep(session, tracking_uri)
     for path in (paths.markdown, paths.latex, paths.html):
         out.print(Text(str(path)), soft_wrap=True)
+
+
+@app.command()
+def replay(
+    sweep: SweepPath,
+    data: DataOption = None,
+    runs: RunsOption = _RUNS,
+    pruner: Annotated[
+        list[str] | None, typer.Option(help="Of the sweep; all of its grid if none is given.")
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(help="Values of a setting, all combined.", metavar="FIELD=VALUE,VALUE,…"),
+    ] = None,
+) -> None:
+    """Try pruners on the recorded full searches of a sweep: no training, seconds of work."""
+    from orchestrator.recorded import grid_cells
+    from orchestrator.replays import replay_rooms, replay_table, replayable, summary_table, varied
+
+    session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
+    cells = grid_cells(session)
+    rooms = replay_rooms(cells)
+    wanted = varied(_operation_pruners(session, pruner), vary or [])
+    can, cannot = replayable(wanted, rooms)
+    for name, reason in cannot.items():
+        err.print(Text(f"not replayed: {name}: {reason}"), style="yellow", soft_wrap=True)
+    if not can:
+        raise typer.Exit(EXIT_BAD_INPUT)
+    table = replay_table(rooms, can)
+    out.print(summary_table(table))
+    out.print(
+        "Known: the first removal, and all epochs until then. Estimated: what comes after it, as "
+        "pruning changes the training that was recorded; and seconds, from the cost of an epoch "
+        f"(off by {max(room.cost.relative_error for room in rooms):.0%} in the median).",
+        soft_wrap=True,
+    )
+    missing = len(cells) - len(rooms)
+    if missing:
+        out.print(f"{missing} of {len(cells)} full searches are not finished and left out.")
+    session.run_dir.mkdir(parents=True, exist_ok=True)
+    path = session.run_dir / "replay.csv"
+    table.to_csv(path, index=False)
+    out.print(Text(f"every cell   {path}"), soft_wrap=True)
+
+
+def _operation_pruners(session: Session, names: list[str] | None) -> dict[str, object]:
+    """Settings of the sweep's operation pruners: those named, or all of the grid but ``none``."""
+    known = {name: value for name, value in session.spec.pruners.items() if value is not None}
+    for name in names or []:
+        if name not in known:
+            hint = did_you_mean(name, list(known))
+            raise ConfigError(f"--pruner must be an operation pruner, got {name!r}{hint}")
+    used = {job.pruner for job in session.expansion.jobs if not job.control} - {"none"}
+    return {name: known[name] for name in names or sorted(used)}
 
 
 @app.command()

@@ -29,7 +29,7 @@ from iac_core.registry import did_you_mean
 from iac_core.types import SegmentationDataset
 from orchestrator.resources import ResourceSettings
 from orchestrator.sweep_file import Place, SweepFile, read_sweep_file
-from workers.job import content_hash
+from workers.job import content_hash, plain
 from workers.places import is_root
 
 T = TypeVar("T")
@@ -211,6 +211,33 @@ def load_sweep(
         ConfigError: If the file is no YAML or has no sweep.
     """
     return _Reader(read_sweep_file(path), tables, overrides or {}).read()
+
+
+def changed_settings(settings: T, changes: Mapping[str, Any]) -> T:
+    """Return settings with some of them replaced, checked as a sweep file's are.
+
+    Args:
+        settings: An instance of a settings class.
+        changes: Field → value.
+
+    Raises:
+        ConfigError: If a field is unknown or a value is not allowed.
+    """
+    known = _as_dict(settings)
+    for name in changes:
+        if name not in known:
+            hint = did_you_mean(name, list(known))
+            raise ConfigError(
+                f"a setting must be one of {type(settings).__name__}, got {name!r}{hint}"
+            )
+    try:
+        return _parse(type(settings), {**plain(settings), **changes})
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in detail["loc"])
+        rule = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        about = f"{field} must be {rule}, got {detail['input']!r}" if field else rule
+        raise ConfigError(f"{type(settings).__name__}: {about}") from error
 
 
 class _Reader:

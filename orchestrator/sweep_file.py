@@ -57,6 +57,18 @@ _Loader.add_implicit_resolver(
 )
 
 
+def read_scalar(text: str) -> Any:  # noqa: ANN401 - what YAML reads: text, number, truth, nothing
+    """Return one value as a sweep file would read it.
+
+    Raises:
+        ConfigError: If it is no YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"a value must be YAML, got {text!r}; quote it") from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepFile:
     """The sweep of a file.

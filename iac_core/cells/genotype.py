@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from iac_core.config import CellSettings, require
@@ -133,20 +133,6 @@ def live_edges(
     return live
 
 
-def edge_weights(
-    beta: Float[ndarray, " edges"],
-    live: Bool[ndarray, " edges"],
-    edges: Sequence[tuple[int, int]],
-) -> Float[ndarray, " edges"]:
-    """Edge normalisation: softmax of beta over the live edges into each node (PC-DARTS)."""
-    targets = np.array([target for _, target in edges])
-    weights = np.zeros_like(beta)
-    for target in np.unique(targets):
-        into = targets == target
-        weights[into] = masked_softmax(beta[into], live[into])
-    return weights
-
-
 def discretise(
     alpha: Float[ndarray, "levels edges ops"],
     beta: Float[ndarray, "levels edges"],
@@ -170,24 +156,51 @@ def discretise(
     Returns:
         The genotype, with as many levels as alpha has.
     """
-    edges = cell_edges(n_nodes)
+    choice = choose(alpha, beta, active, operations, n_nodes)
+    return chosen_genotype(choice, tuple(operations), n_nodes)
+
+
+def choose(
+    alpha: Float[ndarray, "levels edges ops"],
+    beta: Float[ndarray, "levels edges"],
+    active: Bool[ndarray, "levels edges ops"],
+    operations: Sequence[str],
+    n_nodes: int,
+) -> Int[ndarray, "levels edges"]:
+    """Return `discretise`'s choice as numbers: the operation of a kept edge, -1 of any other."""
+    from iac_core.kernels.choice import choose_edges  # compiled loops: loaded where used
+
+    targets = np.array([target for _, target in cell_edges(n_nodes)])
     real = np.array([name != "none" for name in operations])
-    levels = []
-    for level_alpha, level_beta, level_active in zip(alpha, beta, active, strict=True):
-        importance = masked_softmax(level_alpha, level_active)
-        best = np.where(real & level_active, importance, -1.0)
-        live = live_edges(level_active, operations)
-        score = edge_weights(level_beta, live, edges) * best.max(axis=-1)
-        chosen: list[GenotypeEdge] = []
-        for target in range(N_INPUTS, N_INPUTS + n_nodes):
-            into = [index for index, edge in enumerate(edges) if edge[1] == target and live[index]]
-            into.sort(key=lambda index: (-score[index], edges[index][0]))
-            chosen += [
-                GenotypeEdge(target, edges[index][0], operations[int(best[index].argmax())])
-                for index in into[:EDGES_PER_NODE]
-            ]
-        levels.append(tuple(sorted(chosen)))
-    return Genotype(n_nodes, tuple(levels))
+    choice = np.empty(beta.shape, dtype=np.int64)
+    for level in range(len(alpha)):
+        choose_edges(
+            np.ascontiguousarray(alpha[level], dtype=np.float64),
+            np.ascontiguousarray(beta[level], dtype=np.float64),
+            np.ascontiguousarray(active[level]),
+            targets,
+            real,
+            EDGES_PER_NODE,
+            choice[level],
+        )
+    return choice
+
+
+def chosen_genotype(
+    choice: Int[ndarray, "levels edges"], operations: Sequence[str], n_nodes: int
+) -> Genotype:
+    """Return the genotype of a choice."""
+    edges = cell_edges(n_nodes)
+    return Genotype(
+        n_nodes,
+        tuple(
+            tuple(
+                GenotypeEdge(edges[edge][1], edges[edge][0], operations[level[edge]])
+                for edge in np.flatnonzero(level >= 0)
+            )
+            for level in choice
+        ),
+    )
 
 
 def random_genotype(

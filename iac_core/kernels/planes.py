@@ -15,14 +15,12 @@ see, G groups: the batch is G equal parts, each normalised by statistics of its 
 * Sums are kept per slice, ``(..., B, ...)``, so that slices can be computed in any order.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy import ndarray
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+from iac_core.kernels.compiling import compiled
 
 
 class Stage(NamedTuple):
@@ -79,23 +77,6 @@ class IncomingEdges(NamedTuple):
     sources: ndarray
     identities: ndarray
     bypass: ndarray
-
-
-def compiled(function: _Function) -> _Function:
-    """Compile on first use and keep the machine code beside the source.
-
-    Sums may run in vector lanes: their order is another than in the text, but always the same on
-    one machine. Infinities and NaN are kept, so that a diverged loss is seen.
-    """
-    options: dict[str, Any] = {
-        "fastmath": {"reassoc", "contract", "arcp", "nsz"},
-        "error_model": "numpy",
-        "nogil": True,
-    }
-    try:
-        return cast(_Function, numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # no folder that the cache could be written to
-        return cast(_Function, numba.njit(**options)(function))
 
 
 @compiled

@@ -6,23 +6,19 @@ rate and stop rule are not stated in what could be read: they are our choice (ro
 `JsStabilityFastSettings` goes beyond the paper; nothing of it is on in the faithful defaults.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from iac_core.cells.genotype import EDGES_PER_NODE, live_edges, masked_softmax
+from iac_core.cells.genotype import EDGES_PER_NODE, live_edges
 from iac_core.config import SearchPace, require, require_at_least, require_positive
-from iac_core.pruners.ranking import (
-    genotype_of,
-    jensen_shannon,
-    removable,
-    weakest,
-    weakest_edges,
-)
+from iac_core.pruners.ranking import genotype_of, weakest_edges
 from iac_core.types import Decision, Reason, SearchState
 
 
@@ -136,11 +132,10 @@ def window_divergence(
     Returns:
         Divergence in bits for each edge, and the mean importances of the last window.
     """
-    recent = np.nan_to_num(alpha_history[-2 * window_epochs :])
-    importance = masked_softmax(recent, np.broadcast_to(active, recent.shape))
-    before = importance[:window_epochs].mean(axis=0)
-    after = importance[window_epochs:].mean(axis=0)
-    return jensen_shannon(before, after), after
+    recent = np.ascontiguousarray(alpha_history[-2 * window_epochs :], dtype=np.float64)
+    jsd, mean = np.empty(active.shape[:2]), np.empty(active.shape)
+    _loops().window_divergence(recent, active, jsd, mean)
+    return jsd, mean
 
 
 def beta_divergence(
@@ -157,15 +152,19 @@ def beta_divergence(
         targets: Node that each edge enters.
         window_epochs: W.
     """
-    recent = beta_history[-2 * window_epochs :]
-    divergence = np.zeros(live.shape)
-    for node in np.unique(targets):
-        into = targets == node
-        mask = np.broadcast_to(live[:, into], recent[..., into].shape)
-        weights = masked_softmax(recent[..., into], mask)
-        before, after = weights[:window_epochs].mean(axis=0), weights[window_epochs:].mean(axis=0)
-        divergence[:, into] = jensen_shannon(before, after)[:, None]
+    recent = np.ascontiguousarray(beta_history[-2 * window_epochs :], dtype=np.float64)
+    divergence = np.empty(live.shape)
+    _loops().beta_divergence(recent, live, targets, divergence)
     return divergence
+
+
+@functools.cache
+def _loops() -> ModuleType:
+    """The compiled loops, loaded where a pruner is built and not where its settings are read."""
+    from iac_core.kernels import stability
+
+    stability.compile_loops()  # before a search counts its seconds
+    return stability
 
 
 class JsStability:
@@ -175,8 +174,10 @@ class JsStability:
 
     def __init__(self, settings: JsStabilitySettings) -> None:
         self.settings = settings
-        self._settled: dict[str, int] = {}
-        self._last_keep: dict[str, list[int]] = {}
+        _loops()
+        self._settling: Any = None
+        self._settled_nodes: dict[str, int] = {}
+        self._last_kept_edges: dict[str, list[int]] = {}
         self._last_genotype = ""
         self._genotype_age = 0
 
@@ -200,7 +201,7 @@ class JsStability:
         if state.epoch < self._first_check(state):
             return Decision(keep=state.active, measures=measures)
         keep = state.active.copy()
-        reasons = self._prune_operations(jsd, mean, keep, state)
+        reasons = self._prune_operations(jsd, mean, targets, keep, state)
         if self.settings.prune_edges:
             reasons += self._prune_edges(beta_jsd, targets, keep, state)
         stop = self._stop_reason(keep)
@@ -212,17 +213,22 @@ class JsStability:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counters."""
+        settling = self._settling
         return {
-            "settled": dict(self._settled),
-            "last_keep": {key: list(value) for key, value in self._last_keep.items()},
+            "settling": None if settling is None else [part.tolist() for part in settling],
+            "settled_nodes": dict(self._settled_nodes),
+            "last_kept_edges": {key: list(kept) for key, kept in self._last_kept_edges.items()},
             "last_genotype": self._last_genotype,
             "genotype_age": self._genotype_age,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the counters."""
-        self._settled = dict(state["settled"])
-        self._last_keep = {key: list(value) for key, value in state["last_keep"].items()}
+        self._settling = None
+        if state["settling"] is not None:
+            self._settling = _loops().Settling(*(np.array(part) for part in state["settling"]))
+        self._settled_nodes = dict(state["settled_nodes"])
+        self._last_kept_edges = {k: list(kept) for k, kept in state["last_kept_edges"].items()}
         self._last_genotype = state["last_genotype"]
         self._genotype_age = state["genotype_age"]
 
@@ -239,31 +245,45 @@ class JsStability:
         self,
         jsd: Float[ndarray, "levels edges"],
         mean: Float[ndarray, "levels edges ops"],
+        targets: Int[ndarray, " edges"],
         keep: Bool[ndarray, "levels edges ops"],
         state: SearchState,
     ) -> list[Reason]:
         """Take the weak operations of settled edges out of `keep`."""
-        reasons = []
-        for level, edge in np.ndindex(jsd.shape):
-            active = state.active[level, edge]
-            candidates = weakest(
-                mean[level, edge], active, self._n_to_remove(mean[level, edge], active)
+        loops, settings = _loops(), self.settings
+        if self._settling is None:
+            self._settling = loops.Settling(
+                epochs=np.zeros(jsd.shape, dtype=np.int64),
+                kept=np.zeros(keep.shape, dtype=bool),
+                has_kept=np.zeros(jsd.shape, dtype=bool),
             )
-            if self._protects_none(level, edge, keep, state):
-                candidates = [index for index in candidates if state.operations[index] != "none"]
-            gone = removable(candidates, keep[level], edge, state.edges, state.operations)
-            kept = [int(index) for index in np.flatnonzero(active) if index not in gone]
-            if not self._settles(f"{level},{edge}", float(jsd[level, edge]), gone, kept, state):
-                continue
-            keep[level, edge, gone] = False
+        rules = loops.SettlingRules(
+            threshold=self._threshold(state),
+            patience_epochs=settings.patience_epochs,
+            rank_guard=settings.rank_guard,
+            weak_share=settings.weak_share,
+            max_share=settings.max_share,
+            min_operations=settings.min_operations,
+            keeps_none=settings.prune_edges,
+            edges_per_node=EDGES_PER_NODE,
+        )
+        real = np.array([name != "none" for name in state.operations])
+        pruned = np.empty(jsd.shape, dtype=bool)
+        loops.prune_settled(jsd, mean, keep, targets, real, rules, self._settling, pruned)
+        reasons = []
+        for level, edge in np.argwhere(pruned).tolist():
+            shares = mean[level, edge]
+            gone = np.flatnonzero(state.active[level, edge] & ~keep[level, edge]).tolist()
             reasons.append(
                 Reason(
                     rule="js_stability",
                     value=float(jsd[level, edge]),
-                    threshold=self._threshold(state),
+                    threshold=rules.threshold,
                     level=level,
                     edge=edge,
-                    operations=tuple(state.operations[index] for index in gone),
+                    operations=tuple(
+                        state.operations[index] for index in sorted(gone, key=shares.__getitem__)
+                    ),
                 )
             )
         return reasons
@@ -306,36 +326,18 @@ class JsStability:
     def _settles(
         self, key: str, divergence: float, gone: list[int], kept: list[int], state: SearchState
     ) -> bool:
-        """Count a settled epoch of an edge or node; return whether it is pruned now."""
-        same_ranking = self._last_keep.get(key) == kept or not self.settings.rank_guard
-        self._last_keep[key] = kept
+        """Count a settled epoch of a node; return whether it loses edges now."""
+        same_ranking = self._last_kept_edges.get(key) == kept or not self.settings.rank_guard
+        self._last_kept_edges[key] = kept
         if not gone or divergence > self._threshold(state) or not same_ranking:
-            self._settled[key] = 0
+            self._settled_nodes[key] = 0
             return False
-        self._settled[key] = self._settled.get(key, 0) + 1
-        if self._settled[key] < self.settings.patience_epochs:
+        self._settled_nodes[key] = self._settled_nodes.get(key, 0) + 1
+        if self._settled_nodes[key] < self.settings.patience_epochs:
             return False
-        self._settled[key] = 0
-        self._last_keep.pop(key)
+        self._settled_nodes[key] = 0
+        self._last_kept_edges.pop(key)
         return True
-
-    def _protects_none(
-        self, level: int, edge: int, keep: Bool[ndarray, "levels edges ops"], state: SearchState
-    ) -> bool:
-        """Whether an edge may still be lost as a whole, which leaves it `none`."""
-        if not self.settings.prune_edges:
-            return False
-        into = [index for index, (_, end) in enumerate(state.edges) if end == state.edges[edge][1]]
-        return int(live_edges(keep[level, into], state.operations).sum()) > EDGES_PER_NODE
-
-    def _n_to_remove(self, mean: Float[ndarray, " ops"], active: Bool[ndarray, " ops"]) -> int:
-        """Those under a share of the uniform importance, at least 1, at most a share of all."""
-        n_active = int(active.sum())
-        n_weak = int((mean[active] < self.settings.weak_share / n_active).sum())
-        n_most = min(
-            int(n_active * self.settings.max_share), n_active - self.settings.min_operations
-        )
-        return max(0, min(max(1, n_weak), n_most))
 
     def _follow_genotype(self, state: SearchState) -> None:
         """Count for how many epochs the genotype has stayed the same."""

@@ -1,12 +1,13 @@
 """What operation pruners share: how far distributions moved, and what may be removed."""
 
+import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from iac_core.cells.genotype import EDGES_PER_NODE, discretise, live_edges
+from iac_core.cells.genotype import EDGES_PER_NODE, choose, chosen_genotype, live_edges
 from iac_core.types import SearchState
 
 
@@ -98,6 +99,12 @@ def weakest_edges(
 def genotype_of(state: SearchState) -> str:
     """Return the JSON of the genotype that a state's logits stand for."""
     n_nodes = state.edges[-1][1] - 1
-    return discretise(
-        np.nan_to_num(state.alpha), state.beta, state.active, state.operations, n_nodes
-    ).to_json()
+    choice = choose(state.alpha, state.beta, state.active, state.operations, n_nodes)
+    return _json_of(choice.tobytes(), len(choice), state.operations, n_nodes)
+
+
+@functools.lru_cache(maxsize=4096)
+def _json_of(choice: bytes, n_levels: int, operations: tuple[str, ...], n_nodes: int) -> str:
+    """JSON of a choice: most epochs choose as the one before."""
+    numbers = np.frombuffer(choice, dtype=np.int64).reshape(n_levels, -1)
+    return chosen_genotype(numbers, operations, n_nodes).to_json()

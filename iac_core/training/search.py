@@ -573,6 +573,8 @@ def _compile_kernels() -> None:
     importance = torch.full((2, len(cell.operation_names)), 0.1)
     out = cell(torch.zeros(1, 8, 4, 4), torch.zeros(1, 8, 4, 4), importance, torch.ones(2))
     torch.autograd.grad(out.sum(), cell.weights)
+    every = np.ones((1, 2, len(cell.operation_names)), dtype=bool)
+    discretise(np.zeros(every.shape), np.zeros((1, 2)), every, cell.operation_names, 1)
 
 
 def _read_only(array: ndarray) -> ndarray:
