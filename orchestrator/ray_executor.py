@@ -10,6 +10,7 @@ here in order of priority, since every look at what has ended costs in proportio
 import heapq
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 import ray
+from ray._private import services
 from ray.exceptions import OutOfMemoryError, RayError
 
 from iac_core.errors import ConfigError
@@ -29,6 +31,7 @@ from workers.tasks import StageTask
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 """Node label that Ray sets to the model of its GPUs."""
+_KNOCK_S = 10.0
 _MARGIN = 16
 _SECONDS_BETWEEN_LOOKS = 5.0
 
@@ -63,6 +66,7 @@ class RayExecutor:
     def __enter__(self) -> "RayExecutor":
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
+            _knock(self._address)
             ray.init(
                 # Without an address Ray would join a cluster of anybody that was started here.
                 address=self._address or "local",
@@ -72,7 +76,7 @@ class RayExecutor:
                 logging_level=logging.ERROR,
                 configure_logging=True,
             )
-        except (ConnectionError, TimeoutError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             if self._address is None:
                 raise
             reason = str(error).splitlines()[0]
@@ -277,3 +281,19 @@ def _stage_function(
             return compute(task, order, preemption)
 
     return run
+
+
+def _knock(address: str | None) -> None:
+    """Ask a cluster's port for a connection: Ray itself tries a dead one for minutes.
+
+    Raises:
+        OSError: If there is no cluster, or nothing answers at its address.
+    """
+    if address is None or "://" in address:
+        return
+    found = services.canonicalize_bootstrap_address(address)
+    if found is None:  # "local"
+        return
+    host, _, port = found.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S):
+        pass

@@ -92,7 +92,7 @@ class Replayed:
         """Return the row of a table; `real` is the search that was run with these settings."""
         job, search = self.room.cell.job, self.search
         first = search.first_removal_epoch
-        row = {
+        return {
             "dataset": job.dataset,
             "backbone": job.backbone,
             "seed": job.seed,
@@ -110,17 +110,19 @@ class Replayed:
             "speed_up": self.speed_up,
             "agreement": self.agreement,
             "genotype": search.genotype.to_json(),
+            **self._beside(real),
         }
-        if real is not None:
-            row |= {
-                "real_first_removal_epoch": real.first_removal_epoch,
-                "real_epochs": real.n_epochs,
-                "real_epoch_equivalents": float(real.active.mean(axis=(1, 2, 3)).sum()),
-                "real_search_s": real.search_s,
-                "real_agreement": agreement(real.genotype, self.room.full.genotype),
-                "genotypes_agree": agreement(real.genotype, search.genotype),
-            }
-        return row
+
+    def _beside(self, real: RecordedSearch | None) -> dict[str, Any]:
+        """The same of a search that was run; nothing is known without one."""
+        return {
+            "real_first_removal_epoch": real and real.first_removal_epoch,
+            "real_epochs": real and real.n_epochs,
+            "real_epoch_equivalents": real and float(real.active.mean(axis=(1, 2, 3)).sum()),
+            "real_search_s": real and real.search_s,
+            "real_agreement": real and agreement(real.genotype, self.room.full.genotype),
+            "genotypes_agree": real and agreement(real.genotype, self.search.genotype),
+        }
 
 
 def replay_rooms(cells: Sequence[GridCell]) -> tuple[ReplayRoom, ...]:
@@ -170,9 +172,9 @@ def replay_table(rooms: Sequence[ReplayRoom], pruners: Mapping[str, object]) -> 
 def _rows(rooms: Sequence[ReplayRoom], pruners: Mapping[str, object]) -> Iterator[dict[str, Any]]:
     for room in rooms:
         for name, settings in pruners.items():
-            real = room.cell.others.get(name)
-            is_same = real is not None and real.task.job.settings.pruner == settings
-            yield room.replay(settings).row(name, real if is_same else None)
+            others = room.cell.others.values()
+            real = next((one for one in others if one.task.job.settings.pruner == settings), None)
+            yield room.replay(settings).row(name, real)
 
 
 def _like(search: RecordedSearch) -> tuple[str, ...]:
@@ -272,8 +274,8 @@ def summary_table(table: pd.DataFrame) -> Table:
 
 def _real_cells(rows: pd.DataFrame) -> tuple[str, str]:
     """Means of the searches that were run with the same settings."""
-    if "real_epochs" not in rows or rows["real_epochs"].isna().all():
-        return "", ""
     real = rows.dropna(subset="real_epochs")
+    if real.empty:
+        return "", ""
     speed_up = real["search_s"] * real["speed_up"] / real["real_search_s"]
     return f"{speed_up.mean():.2f}×", f"{real['real_agreement'].mean():.2f}"

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("iac_core", "workers", "results", "orchestrator")
 ONLY_IN = {
     "nibabel": {"iac_core/data/nifti.py"},
-    "numba": {"iac_core/kernels/planes.py"},
+    "numba": {"iac_core/kernels/compiling.py"},
     "monai": {
         "iac_core/backbones/flexible_unet.py",
         "iac_core/backbones/dyn_unet.py",

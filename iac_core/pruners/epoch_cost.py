@@ -15,6 +15,8 @@ from scipy.optimize import least_squares
 
 from iac_core.config import require
 
+_FEWEST_EPOCHS = 6
+_EPOCHS_PER_UNKNOWN = 2
 _TYPICAL_NOISE = 0.1
 """Relative error beyond which an epoch counts less: other work on the machine only adds."""
 
@@ -104,16 +106,21 @@ class EpochCost:
 def fit_epoch_cost(measured: MeasuredEpochs) -> EpochCost:
     """Fit what steps and operations cost: none less than nothing, slow outliers count little.
 
+    Few epochs cannot tell the operations apart; all of them cost the same then.
+
     Raises:
-        ConfigError: If there are fewer epochs than unknowns.
+        ConfigError: If there are fewer than six epochs.
     """
-    n_unknowns = 2 + measured.counts.shape[1]
+    n_epochs, n_operations = measured.counts.shape
     require(
-        len(measured.seconds) >= 2 * n_unknowns,
-        f"a cost of epochs must be fitted on at least {2 * n_unknowns} of them",
-        len(measured.seconds),
+        n_epochs >= _FEWEST_EPOCHS,
+        f"a cost of epochs must be fitted on at least {_FEWEST_EPOCHS} of them",
+        n_epochs,
     )
-    rows = _design(measured.counts, measured.n_weight_steps, measured.n_architecture_steps)
+    tells_apart = n_epochs >= _EPOCHS_PER_UNKNOWN * (2 + n_operations)
+    counts = measured.counts if tells_apart else measured.counts.sum(axis=1, keepdims=True)
+    rows = _design(counts, measured.n_weight_steps, measured.n_architecture_steps)
+    n_unknowns = rows.shape[1]
     regular = ~measured.is_first
     relative = rows[regular] / measured.seconds[regular, None]
     scale = np.maximum(relative.mean(axis=0), 1e-12)
@@ -137,10 +144,10 @@ def fit_epoch_cost(measured: MeasuredEpochs) -> EpochCost:
     return EpochCost(
         per_weight_step=float(coefficients[0]),
         per_architecture_step=float(coefficients[1]),
-        per_operation=tuple(coefficients[2:].tolist()),
+        per_operation=tuple(np.broadcast_to(coefficients[2:], n_operations).tolist()),
         first_epoch_s=max(0.0, float(np.median(extra))) if len(extra) else 0.0,
         relative_error=float(np.median(errors)),
-        n_epochs=len(measured.seconds),
+        n_epochs=n_epochs,
     )
 
 

@@ -1,5 +1,7 @@
 """What fits on which machines, and the order in which Ray gets stages."""
 
+import re
+
 import psutil
 import pytest
 
@@ -69,5 +71,14 @@ def test_where_no_cluster_runs_the_way_out_is_said():
     with (
         pytest.raises(ConfigError, match=r"got auto .*start one with `ray start --head`"),
         RayExecutor(address="auto"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "no-such-host:6379", "127.0.0.1"])
+def test_an_address_where_nothing_answers_is_named_at_once(address):
+    with (
+        pytest.raises(ConfigError, match=f"got {re.escape(address)} .*start one with"),
+        RayExecutor(address=address),
     ):
         pass

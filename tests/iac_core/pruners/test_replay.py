@@ -194,9 +194,18 @@ def test_the_cost_of_epochs_is_found_again_and_slow_ones_count_little():
     assert predicted == pytest.approx(truth[1:].sum(), rel=0.05)
 
 
+def measured_epochs(n):
+    every = np.ones((n, 1, 2, 8), dtype=bool)
+    return MeasuredEpochs.of(every, np.full(n, 2.0), np.full(n, 4), np.full(n, 4))
+
+
+def test_few_epochs_give_one_cost_for_all_operations():
+    cost = fit_epoch_cost(measured_epochs(8))
+    assert len(set(cost.per_operation)) == 1
+    every = np.ones((3, 1, 2, 8), dtype=bool)
+    assert cost.seconds(every, np.full(3, 4), np.full(3, 4)) == pytest.approx(2.0, rel=0.01)
+
+
 def test_a_cost_of_too_few_epochs_is_refused():
-    few = MeasuredEpochs.of(
-        np.ones((5, 1, 2, 8), dtype=bool), np.ones(5), np.full(5, 4), np.full(5, 4)
-    )
-    with pytest.raises(ConfigError, match="at least 20"):
-        fit_epoch_cost(few)
+    with pytest.raises(ConfigError, match="at least 6"):
+        fit_epoch_cost(measured_epochs(5))
