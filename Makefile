@@ -14,9 +14,9 @@ demo: $(VENV)/.installed
 	$(BIN)/orchestrator phantom runs/data/phantom --patients 16
 	$(BIN)/orchestrator run sweeps/quickstart.yaml
 
-# Two processes: Ray's tests in one, one after the other; the others beside them.
+# Two processes: tests/integration in one of them (tests/conftest.py).
 test: $(VENV)/.installed-dev static
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 check: $(VENV)/.installed-dev static
 	$(BIN)/python -m pytest -m "not slow and not ray and not browser and not gpu"

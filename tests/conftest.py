@@ -11,6 +11,7 @@ import pytest
 import torch
 from s3_server import S3Server, new_bucket
 from tiny_sweep import TINY_SWEEP
+from xdist.scheduler import LoadFileScheduling
 
 from iac_core.config import PrepareSettings, SplitSettings
 from iac_core.data.acdc import Acdc
@@ -21,16 +22,28 @@ from iac_core.data.splits import make_split
 from iac_core.training.fit import TrainingRoom
 from iac_core.types import SilentReporter
 
+INTEGRATION = "tests/integration/"
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def pytest_collection_modifyitems(items):
-    """Deal tests out to processes: those that start Ray to one, first; others file by file."""
-    for item in items:
-        is_ray = item.get_closest_marker("ray") is not None
-        item.add_marker(pytest.mark.xdist_group("ray" if is_ray else str(item.path)))
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(INTEGRATION))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Two processes: clusters, servers and kills in one of them, one test after the other."""
+    return IntegrationInOneProcess(config, log)
+
+
+class IntegrationInOneProcess(LoadFileScheduling):
+    """Files go to whichever process is free, those of the integration tests together."""
+
+    def _split_scope(self, nodeid):
+        if nodeid.startswith(INTEGRATION):
+            return INTEGRATION
+        return super()._split_scope(nodeid)
 
 
 @pytest.fixture(autouse=True, scope="session")

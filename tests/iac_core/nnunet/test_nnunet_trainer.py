@@ -15,7 +15,7 @@ from torch import nn
 from iac_core.backbones.nnunet_unet import NnunetUNet
 from iac_core.errors import ConfigError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 IS_INSTALLED = importlib.util.find_spec("nnunetv2") is not None
 needs_nnunet = pytest.mark.skipif(not IS_INSTALLED, reason="nnU-Net: pip install .[nnunet]")
 

@@ -38,7 +38,7 @@ from orchestrator.export import export_sweep
 from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 IS_INSTALLED = importlib.util.find_spec("nnunetv2") is not None
 needs_nnunet = pytest.mark.skipif(not IS_INSTALLED, reason="nnU-Net: pip install .[nnunet]")
 
