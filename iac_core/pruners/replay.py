@@ -277,6 +277,7 @@ def agreement(a: Genotype, b: Genotype) -> float:
     Levels count alike; 1 means equal.
 
     Examples:
+        >>> from iac_core.cells.genotype import GenotypeEdge
         >>> one = Genotype(1, ((GenotypeEdge(2, 0, "skip_connect"), GenotypeEdge(2, 1, "none")),))
         >>> other = Genotype(1, ((GenotypeEdge(2, 0, "skip_connect"),),))
         >>> agreement(one, one), agreement(one, other)
