@@ -58,7 +58,7 @@ metadata:
       search: {epochs: 4, batch_size: 8, steps_per_epoch: 2, alpha_warmup_epochs: 0}
       retrain: {epochs: 1, batch_size: 8, steps_per_epoch: 4}
     backbones:
-      nnunet: {epochs: 4, steps_per_epoch: 45, validation_steps: 2, batch_size: 12, mirrors: false}
+      nnunet: {epochs: 5, steps_per_epoch: 60, validation_steps: 2, batch_size: 12, mirrors: false}
     resources: {threads: 1, cpus: 1}
 """
 
