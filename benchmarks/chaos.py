@@ -8,9 +8,10 @@ disk of the store (filled for a moment; a RAM disk, so this takes root). Each de
 The same command goes on until the sweep is whole; then the next round starts with an empty store,
 until the kills are used up. Every round is compared with an undisturbed sweep.
 
-The last line is JSON: ``lost`` (jobs missing or failed), ``repeated`` (stages computed to their
-end more than once), ``orphans`` (MLflow runs too many or not finished), ``differing`` (tables
-that are not equal, wall-clock columns aside). All of them must be 0.
+The last line is JSON: ``lost`` (jobs missing or failed), ``repeated`` (stages that came to their
+end more than once; an execution killed before its manifest had not), ``orphans`` (MLflow runs too
+many or not finished), ``differing`` (tables that are not equal, wall-clock columns aside). All of
+them must be 0.
 """
 
 import argparse

@@ -263,21 +263,25 @@ def _compute(
         reporter=reporter,
         n_micro_batches=attempt.n_micro_batches,
     )
+    # Looked up first: little may stand between the end of a stage and its manifest.
+    facts = provenance(str(device), order.n_threads, n_micro_batches=attempt.n_micro_batches)
     peak = PeakMemory(device)
     with _reproducible(), gpu_limited(device, order.gpu_share):
         outcome = STAGES[task.kind](room)
-    _note_completion(task)
-    record = _finish(
-        attempt,
-        settings=dict(task.settings),
-        outcome=outcome,
-        provenance={
-            **provenance(str(device), order.n_threads, n_micro_batches=attempt.n_micro_batches),
-            **({} if runs_apart(task) else peak.measured()),
-            "is_exclusive": order.is_exclusive,
-            "job": task.names(),
-        },
-    )
+    try:
+        record = _finish(
+            attempt,
+            settings=dict(task.settings),
+            outcome=outcome,
+            provenance={
+                **facts,
+                **({} if runs_apart(task) else peak.measured()),
+                "is_exclusive": order.is_exclusive,
+                "job": task.names(),
+            },
+        )
+    finally:
+        _note_completion(task)
     return StageEnd(ending="done", record=record, pid=os.getpid())
 
 
@@ -295,7 +299,10 @@ def _finish(attempt: Attempt, **what: Mapping[str, Any]) -> StageRecord:
 
 
 def _note_completion(task: StageTask) -> None:
-    """Add a line to the file that ``IAC_COMPLETIONS`` names: what `benchmarks.chaos` counts."""
+    """Add a line to the file that ``IAC_COMPLETIONS`` names: what `benchmarks.chaos` counts.
+
+    An execution has come to its end when its outcome was published, or was refused.
+    """
     path = os.environ.get(COMPLETIONS)
     if path:
         with Path(path).open("a", encoding="utf-8") as file:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -17,8 +18,10 @@ from orchestrator.rows import job_tables
 from orchestrator.run_sweep import View, request_stop, run_sweep
 from orchestrator.session import open_sweep
 from workers.failures import vain_attempts
+from workers.lease import LeaseLostError
 from workers.preemption import PREEMPTION_FILE, Preemption
-from workers.run_stage import run_stage
+from workers.run_stage import COMPLETIONS, run_stage
+from workers.stage_store import Attempt
 from workers.stages import STAGES
 
 FAULTY = """    backbones:
@@ -336,3 +339,36 @@ def test_a_try_after_the_host_ran_out_of_memory_gets_the_machine_and_twice_the_m
         run_sweep(session.expansion.jobs, room, Watched(), view=View(), on_job_end=ends.append)
     assert seen == [(False, 3), (True, 6)]
     assert ends[0].failure.kind == "host_memory"
+
+
+class KilledHere(BaseException):
+    """What nothing in a worker handles, as a kill."""
+
+
+@pytest.mark.parametrize(
+    ("at_the_end", "n_counted"), [(None, 1), (LeaseLostError("taken over"), 1), (KilledHere(), 0)]
+)
+def test_an_execution_counts_once_it_was_published_or_refused(
+    open_with, tmp_path, monkeypatch, at_the_end, n_counted
+):
+    notes = tmp_path / "completions"
+    notes.touch()
+    monkeypatch.setenv(COMPLETIONS, str(notes))
+    session = open_with(arguments={"fault": "none"})
+    task = session.plan().states[0].next_task
+    room = session.room()
+    if isinstance(at_the_end, KilledHere):
+
+        def killed(room):
+            raise at_the_end
+
+        monkeypatch.setitem(STAGES, task.kind, killed)
+    elif at_the_end is not None:
+
+        def refused(attempt, **what):
+            raise at_the_end
+
+        monkeypatch.setattr(Attempt, "finish", refused)
+    with suppress(KilledHere):
+        run_stage(task, room.order(task.kind, room.needs(task.kind)))
+    assert notes.read_text().splitlines() == [f"{task.kind} {task.key}"] * n_counted
