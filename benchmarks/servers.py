@@ -100,6 +100,8 @@ class MlflowServer(Server):
                 "--backend-store-uri", self._database,
                 "--artifacts-destination", str(self._folder / "mlartifacts"),
             ],
+            # Its seven processes for jobs of its own, which nobody here submits, stay away.
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         self._wait("MLflow's server")

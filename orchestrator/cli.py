@@ -54,6 +54,7 @@ from results.errors import ResultsError
 if TYPE_CHECKING:
     from orchestrator.doctor import Finding
     from orchestrator.submission import Cluster
+    from orchestrator.tracking import BackgroundTracker
 
 EXIT_BAD_INPUT = 2
 EXIT_FAILED_JOBS = 1
@@ -71,6 +72,8 @@ data_app = typer.Typer(no_args_is_help=True, help="Look at a data folder before 
 app.add_typer(data_app, name="data")
 cluster_app = typer.Typer(no_args_is_help=True, help="Look at sweeps submitted to a cluster.")
 app.add_typer(cluster_app, name="cluster")
+study_app = typer.Typer(no_args_is_help=True, help="Look at a sweep's study, and use it.")
+app.add_typer(study_app, name="study")
 out = Console(width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True)
 
@@ -370,6 +373,35 @@ def replay(
     out.print(Text(f"every cell   {path}"), soft_wrap=True)
 
 
+@study_app.command("show")
+def study_show(sweep: SweepPath, data: DataOption = None, runs: RunsOption = _RUNS) -> None:
+    """Show the confirmed trials that no other one beats, and how far replays were off."""
+    from orchestrator.study_export import load_confirmed
+    from orchestrator.tuning import study_lines
+
+    session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
+    for line in study_lines(session, load_confirmed(session)):
+        out.print(Text(line), soft_wrap=True)
+
+
+@study_app.command("export")
+def study_export(
+    sweep: SweepPath,
+    into: Annotated[
+        Path | None, typer.Option(help="The new sweep file, beside the sweep's.")
+    ] = None,
+    trial: Annotated[int | None, typer.Option(help="Number of a confirmed trial.")] = None,
+    data: DataOption = None,
+    runs: RunsOption = _RUNS,
+) -> None:
+    """Write a sweep file with the tuned settings as a pruner, for every cell of the grid."""
+    from orchestrator.study_export import export_study
+
+    session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
+    written = export_study(session, into, trial)
+    out.print(Text(f"{written.path}: trial {written.number}, {written.why}"), soft_wrap=True)
+
+
 def _operation_pruners(session: Session, names: list[str] | None) -> dict[str, object]:
     """Settings of the sweep's operation pruners: those named, or all of the grid but ``none``."""
     known = {name: value for name, value in session.spec.pruners.items() if value is not None}
@@ -653,6 +685,8 @@ def _run(session: Session, how: RunOptions) -> SweepProgress:
             tracking.put(finished)
 
         progress = _execute(session, found, on_job_end, how)
+        if session.spec.study is not None and how.reports and not session.stop_file.exists():
+            _tune(session, tracking, how)
         failed = [failure for failure in progress.ended.values() if failure is not None]
         stopped = len(progress.ended) < progress.n_jobs
         tracking.close("KILLED" if stopped else "FAILED" if failed else "FINISHED")
@@ -673,6 +707,47 @@ def _run(session: Session, how: RunOptions) -> SweepProgress:
             out.print(Text(f"tables       {session.run_dir / 'tables'}"), soft_wrap=True)
             out.print(Text(f"MLflow       {_mlflow_command(session)}"), soft_wrap=True)
     return progress
+
+
+def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> None:
+    """Run what is missing of the sweep's study."""
+    from orchestrator.confirmed import finished_trials
+    from orchestrator.ray_executor import RayExecutor
+    from orchestrator.study import StorageAwayError, leading, storage_answers
+    from orchestrator.tuning import study_lines, trial_line, tune
+
+    if how.inline:
+        err.print("The study is left out: its trials run on Ray (leave out --inline).")
+        return
+
+    def on_told(number: int) -> None:
+        jobs = list(finished_trials(session, number))
+        for finished in jobs:
+            tracking.put(finished)
+        out.print(Text(trial_line(jobs[0].trial)), soft_wrap=True)
+
+    try:
+        with (
+            storage_answers(),
+            leading(session),
+            RayExecutor(n_cpus=session.spec.resources.cpus, address=how.address) as executor,
+            _stop_on_interrupt(session),
+        ):
+            room = session.room(has_gpus=executor.n_gpus() > 0, tries_quarantined=how.again)
+            tuned = tune(
+                session,
+                room,
+                executor,
+                view=View(),
+                say=lambda line: out.print(Text(line), soft_wrap=True),
+                on_told=on_told,
+            )
+    except StorageAwayError as error:
+        err.print(Text(str(error)), style="red", soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED_JOBS) from None
+    if tuned is not None:
+        for line in study_lines(session, tuned.confirmed):
+            out.print(Text(line), soft_wrap=True)
 
 
 def _execute(

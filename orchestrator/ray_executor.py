@@ -42,6 +42,7 @@ class RayExecutor:
     Args:
         n_cpus: CPUs of the cluster started here; None is all. Ignored with an address.
         address: A running cluster; None starts one on this machine.
+        is_inside: Whether this process is one of Ray's own, which neither joins nor leaves.
         compute: What a worker does with a stage; a benchmark has its own.
     """
 
@@ -50,10 +51,12 @@ class RayExecutor:
         *,
         n_cpus: int | None = None,
         address: str | None = None,
+        is_inside: bool = False,
         compute: Callable[[StageTask, StageOrder, Preemption], StageEnd] = run_stage,
     ) -> None:
         self._n_cpus = n_cpus
         self._address = address
+        self._is_inside = is_inside
         self._compute = compute
         self._queues: dict[StageResources, _Queue] = {}
         self._handed: dict[Any, tuple[StageTask, StageResources]] = {}
@@ -64,6 +67,12 @@ class RayExecutor:
         self._remote: Any = None
 
     def __enter__(self) -> "RayExecutor":
+        if not self._is_inside:
+            self._join()
+        self._remote = ray.remote(_stage_function(self._compute))
+        return self
+
+    def _join(self) -> None:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             _knock(self._address)
@@ -84,8 +93,6 @@ class RayExecutor:
                 f"the address must be that of a running Ray cluster, got {self._address} "
                 f"({reason}); start one with `ray start --head`, or give its --address"
             ) from error
-        self._remote = ray.remote(_stage_function(self._compute))
-        return self
 
     def __exit__(
         self,
@@ -93,7 +100,8 @@ class RayExecutor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        ray.shutdown()
+        if not self._is_inside:
+            ray.shutdown()
 
     def submit(
         self, task: StageTask, order: StageOrder, resources: StageResources, priority: float = 0.0
@@ -185,6 +193,7 @@ class RayExecutor:
                 "num_cpus": needs.cpus,
                 "num_gpus": needs.gpus or 0,
                 "max_retries": 0,
+                "scheduling_strategy": "DEFAULT",  # anywhere, also from inside a Tune trial
                 # Ray keeps counts per name for ever: one per stage would grow with the sweep.
                 "name": task.kind,
             }

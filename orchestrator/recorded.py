@@ -142,11 +142,12 @@ class GridCell:
         return f"{self.job.dataset} · {self.job.backbone} · seed {self.job.seed}"
 
 
-def grid_cells(session: Session) -> tuple[GridCell, ...]:
+def grid_cells(session: Session, *, reads: bool = True) -> tuple[GridCell, ...]:
     """Return the cells of a sweep's grid that have a full search, with what is recorded of each.
 
     Args:
         session: An open sweep.
+        reads: Whether recorded searches are read; a cell has none otherwise.
 
     Raises:
         ConfigError: If no job of the sweep is a full search.
@@ -166,7 +167,7 @@ def grid_cells(session: Session) -> tuple[GridCell, ...]:
         found = {
             name: recorded
             for name, task in arms.items()
-            if (recorded := read_search(session.store, task)) is not None
+            if reads and (recorded := read_search(session.store, task)) is not None
         }
         recorded_full = found.pop(full.job.pruner, None)
         cells.append(GridCell(job=full.job, full=recorded_full, others=found))

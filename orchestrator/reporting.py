@@ -48,11 +48,16 @@ def open_tracking(session: Session, *, patience_s: float = 0.0) -> BackgroundTra
 def sync_sweep(session: Session) -> SyncResult:
     """Send every finished job that MLflow does not have."""
     done = [state for state in session.plan().states if state.is_done]
+    finished = [FinishedJob(job=state.job, tasks=state.tasks) for state in done]
+    if session.spec.study is not None:
+        from orchestrator.confirmed import finished_trials
+
+        finished += finished_trials(session)
     with open_tracking(session) as tracking:
-        for state in done:
-            tracking.put(FinishedJob(job=state.job, tasks=state.tasks))
+        for one in finished:
+            tracking.put(one)
         tracking.close("FINISHED")
-    n_present = len(done) - tracking.n_written - len(tracking.unsent)
+    n_present = len(finished) - tracking.n_written - len(tracking.unsent)
     return SyncResult(n_written=tracking.n_written, n_present=n_present, trouble=tracking.trouble)
 
 

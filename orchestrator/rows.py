@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from iac_core.errors import DataError, Problem
+from iac_core.errors import ConfigError, DataError, Problem
 from iac_core.evaluation.metrics import aggregate
 from results.schema import TABLES, conform
 from workers.run_stage import Failure
@@ -68,6 +68,26 @@ def curves(state_tasks: Sequence[StageTask], store: StageStore) -> dict[str, Row
         if raw is not None:
             found[task.kind] = json.loads(raw)
     return found
+
+
+def validation_dice(store: StageStore, task: StageTask) -> float:
+    """Return the mean Dice of the validation patients that an evaluation scored.
+
+    Args:
+        store: Where stages lie.
+        task: A finished ``evaluate`` stage that scored validation patients alone.
+
+    Raises:
+        ConfigError: If it scored test patients too: nothing is chosen by these.
+    """
+    subsets = task.job.settings.evaluate.subsets
+    if subsets != ("validation",):
+        raise ConfigError(
+            f"what is chosen by must score validation patients alone, got {', '.join(subsets)}"
+        )
+    record = store.record(task.kind, task.key)
+    patients = _patient_rows({} if record is None else {"evaluate": record}, store)
+    return float(_scores(patients)["val_dice"])
 
 
 def _job_row(

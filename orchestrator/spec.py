@@ -28,6 +28,7 @@ from iac_core.errors import ConfigError, Problem
 from iac_core.registry import did_you_mean
 from iac_core.types import SegmentationDataset
 from orchestrator.resources import ResourceSettings
+from orchestrator.study_settings import Range, StudySettings
 from orchestrator.sweep_file import Place, SweepFile, read_sweep_file
 from workers.job import content_hash, plain
 from workers.places import is_root
@@ -59,6 +60,7 @@ _SWEEP_KEYS = (
     "resources",
     "tracking",
     "store",
+    "study",
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
@@ -172,6 +174,7 @@ class SweepSpec:
         tracking: Where MLflow keeps the runs.
         store: Folder of the stages, or ``s3://…``; None is the default below the runs.
         split_contents: Split file → hash of its content.
+        study: What Optuna tunes; None is nothing.
     """
 
     path: Path
@@ -188,6 +191,7 @@ class SweepSpec:
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     store: str | None = None
     split_contents: Mapping[str, str] = field(default_factory=dict)
+    study: StudySettings | None = None
 
     def with_setting(self, stages: Mapping[str, Any], name: str, value: object) -> dict[str, Any]:
         """Return stage settings with one dotted setting replaced; ranges are checked again."""
@@ -282,6 +286,7 @@ class _Reader:
                 "give one of these, or leave it out",
             )
         contents = self._split_contents(stages.get("split"), axes)
+        study = self._study(axes, pruners)
         if self.problems:
             ordered = sorted(self.problems, key=lambda problem: int(problem.place or 0))
             raise SweepError(ordered, datasets)
@@ -300,7 +305,57 @@ class _Reader:
             tracking=tracking,
             store=store,
             split_contents=contents,
+            study=study,
         )
+
+    def _study(
+        self, axes: Sequence[Axis], pruners: Mapping[str, object | None]
+    ) -> StudySettings | None:
+        """The study, held against the grid and the settings of its pruners."""
+        raw = self.file.sweep.get("study")
+        if raw is None:
+            return None
+        values = {axis.name: axis.values for axis in axes if axis.name != "pruner"}
+        n_problems = len(self.problems)
+        self._space(pruners)
+        self._judged_on(values)
+        arms = next((axis.values for axis in axes if axis.name == "pruner"), ())
+        if "none" not in arms:
+            rule = "a sweep with a study must have the full search in its grid"
+            self._problem(("grid", "pruner"), rule, list(arms), "add none to grid.pruner")
+        if len(self.problems) > n_problems:
+            raw = {**self._mapping(("study",), raw), "space": {"none": {"x": [0, 1]}}}
+        return self._parsed(("study",), StudySettings, raw)
+
+    def _space(self, pruners: Mapping[str, object | None]) -> None:
+        """Note what is wrong with the settings that a study draws."""
+        known = [name for name, settings in pruners.items() if settings is not None]
+        study = self._mapping(("study",), self.file.sweep.get("study"))
+        for pruner, settings in self._mapping(("study", "space"), study.get("space")).items():
+            place: Place = ("study", "space", pruner)
+            if pruner not in known:
+                self._unknown(place, pruner, known, "an operation pruner")
+                continue
+            names = list(_as_dict(pruners[pruner]))
+            for name, drawn in self._mapping(place, settings).items():
+                if name not in names:
+                    self._unknown((*place, name), name, names, f"a setting of {pruner}")
+                elif not isinstance(drawn, list):
+                    self._parsed((*place, name), Range, drawn)
+
+    def _judged_on(self, values: Mapping[str, Sequence[Any]]) -> None:
+        """Note what is wrong with the cells of the grid that a study is judged on."""
+        study = self._mapping(("study",), self.file.sweep.get("study"))
+        chosen = self._mapping(("study", "judged_on"), study.get("judged_on"))
+        for name, wanted in chosen.items():
+            place: Place = ("study", "judged_on", name)
+            if name not in values:
+                self._unknown(place, name, list(values), "an axis of judged_on")
+                continue
+            for value in wanted if isinstance(wanted, list) else []:
+                if value not in values[name]:
+                    rule = f"judged_on.{name} must name values of the grid"
+                    self._problem(place, rule, value, f"grid.{name}: {list(values[name])}")
 
     def _problem(self, place: Place, rule: str, value: object, way_out: str) -> None:
         self.problems.append(

@@ -1,7 +1,7 @@
 """Read a sweep file: plain data, and the line of every key. The only file that imports yaml."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,15 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
     list("-+0123456789."),
 )
+
+
+def sweep_text(sweep: Mapping[str, Any]) -> str:
+    """Return the text of a sweep file.
+
+    Args:
+        sweep: What stands under ``metadata.sweep``.
+    """
+    return str(yaml.safe_dump({"metadata": {"sweep": sweep}}, sort_keys=False, allow_unicode=True))
 
 
 def read_scalar(text: str) -> Any:  # noqa: ANN401 - what YAML reads: text, number, truth, nothing

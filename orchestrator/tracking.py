@@ -69,6 +69,21 @@ class TrackingUnavailable(Exception):  # noqa: N818 - a state of the world, hand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedTrial:
+    """A trial of a study that has ended.
+
+    Attributes:
+        number: Of Optuna.
+        params: What it drew.
+        values: Its objectives by name.
+    """
+
+    number: int
+    params: Mapping[str, Any]
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedJob:
     """A job that is done or has failed.
 
@@ -76,11 +91,13 @@ class FinishedJob:
         job: The job.
         tasks: Its stages whose keys are known, in order.
         failure: Why it failed, if it did.
+        trial: The trial of a study that it belongs to, if it does.
     """
 
     job: Job
     tasks: tuple[StageTask, ...]
     failure: Failure | None = None
+    trial: FinishedTrial | None = None
 
     def digest(self) -> str:
         """Return what changes when the job's rows change: its stage keys, or its failure."""
@@ -118,6 +135,7 @@ class Tracker:
         self._experiment_id = ""
         self._parent_id = ""
         self._runs: dict[str, Run] = {}
+        self._trials: dict[int, str] = {}
 
     def open(self) -> None:
         """Connect, make experiment and parent run if they are missing, and find earlier runs.
@@ -182,7 +200,7 @@ class Tracker:
 
         Of two runs for one job or sweep, which a lost answer of the server can make, one goes.
         """
-        self._runs, self._parent_id, token = {}, "", None
+        self._runs, self._trials, self._parent_id, token = {}, {}, "", None
         while True:
             page = client.search_runs(
                 [self._experiment_id],
@@ -197,6 +215,8 @@ class Tracker:
                     client.delete_run(run.info.run_id)
                 elif run.data.tags.get("iac.kind") == "sweep":
                     self._parent_id = run.info.run_id
+                elif run.data.tags.get("iac.kind") == "trial":
+                    self._keep_one_trial(client, run)
                 else:
                     self._keep_one(client, run)
             token = page.token
@@ -220,6 +240,41 @@ class Tracker:
         if other is not None:
             client.delete_run(other.info.run_id)
 
+    def _keep_one_trial(self, client: MlflowClient, run: Run) -> None:
+        """Remember a trial's run; of two the older, and none that was not written to its end."""
+        number = int(run.data.tags["iac.trial"])
+        if number in self._trials or run.info.status != "FINISHED":
+            client.delete_run(run.info.run_id)
+        else:
+            self._trials[number] = run.info.run_id
+
+    def _parent_of(self, client: MlflowClient, finished: FinishedJob, start_ms: int) -> str:
+        """The run that a job's is nested under: its trial's, made if missing, or the sweep's."""
+        trial = finished.trial
+        if trial is None:
+            return self._parent_id
+        if trial.number not in self._trials:
+            run_id = client.create_run(
+                self._experiment_id,
+                start_time=start_ms,
+                run_name=f"trial {trial.number}",
+                tags={
+                    "iac.kind": "trial",
+                    "iac.sweep": self.sweep,
+                    "iac.trial": str(trial.number),
+                    "mlflow.parentRunId": self._parent_id,
+                },
+            ).info.run_id
+            now = int(time.time() * 1000)
+            client.log_batch(
+                run_id,
+                params=[Param(name, str(value)) for name, value in trial.params.items()],
+                metrics=[Metric(name, value, now, 0) for name, value in trial.values.items()],
+            )
+            client.set_terminated(run_id, status="FINISHED")
+            self._trials[trial.number] = run_id
+        return self._trials[trial.number]
+
     def _write(
         self, client: MlflowClient, finished: FinishedJob, run: Run | None, digest: str
     ) -> None:
@@ -236,7 +291,10 @@ class Tracker:
                     "iac.kind": "job",
                     "iac.sweep": self.sweep,
                     "iac.job_id": job.job_id,
-                    "mlflow.parentRunId": self._parent_id,
+                    "mlflow.parentRunId": self._parent_of(client, finished, start_ms),
+                    **(
+                        {} if finished.trial is None else {"iac.trial": str(finished.trial.number)}
+                    ),
                 },
             )
         run_id = run.info.run_id

@@ -45,7 +45,8 @@ def collect(
         tracking_uri: MLflow's tracking URI.
         experiment: The sweep's experiment.
         into: Folder of the tables; made.
-        job_ids: Jobs of the sweep as it is now; runs of others are left out.
+        job_ids: Jobs of the sweep as it is now; runs of others are left out. None takes every job
+            but those of a study's trials.
 
     Returns:
         Table name → rows, sorted.
@@ -60,7 +61,7 @@ def collect(
         runs = {
             run.data.tags["iac.job_id"]: run
             for run in _whole_runs(client, tracking_uri, experiment)
-            if job_ids is None or run.data.tags["iac.job_id"] in job_ids
+            if _is_wanted(run, job_ids)
         }
         for job_id, run in runs.items():
             _fetch(client, run, into / _PARTS / job_id)
@@ -75,6 +76,12 @@ def collect(
     for name, frame in tables.items():
         write_table(into / f"{name}.parquet", name, frame)
     return tables
+
+
+def _is_wanted(run: Run, job_ids: set[str] | None) -> bool:
+    if job_ids is None:
+        return "iac.trial" not in run.data.tags
+    return run.data.tags["iac.job_id"] in job_ids
 
 
 def load_tables(folder: Path) -> dict[str, pd.DataFrame]:

@@ -1,0 +1,398 @@
+"""Confirmed trials of a study: real searches, driven by Ray Tune's `OptunaSearch`.
+
+A trial holds no device. It submits the stages of its jobs as any driver of a sweep does, so that
+leases share them with other trials and drivers, and what is done is found. Tune's own state is
+thrown away: what counts is Optuna's storage and the store of stages.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from orchestrator.executors import Executor
+from orchestrator.plan import JobState, KnownRecords, job_state
+from orchestrator.ray_executor import RayExecutor
+from orchestrator.recorded import GridCell, grid_cells, read_search
+from orchestrator.rows import validation_dice
+from orchestrator.run_sweep import JobEnd, SweepRoom, View, run_sweep
+from orchestrator.session import Session
+from orchestrator.study import (
+    CELLS,
+    SETTINGS,
+    Proposal,
+    cells_judged_on,
+    close_stale,
+    open_storage,
+    proposal_of,
+    study_of,
+)
+from orchestrator.study_settings import DIRECTIONS, StudySettings
+from orchestrator.tracking import FinishedJob, FinishedTrial
+from workers.job import Job
+from workers.stage_store import StageStore
+
+DICE_LOSS = "dice_loss"
+"""Name of the constraint: loss against the full search, beyond what is allowed."""
+_MOST_REPEATS = 200
+_NO_DEVICE = {"cpu": 0, "memory": 1}
+"""What a trial reserves; Tune wants something, and a byte keeps no stage from its place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellOutcome:
+    """What a trial found on one cell of the grid, on validation patients alone.
+
+    Attributes:
+        cell: Name of the cell.
+        val_dice: Mean validation Dice of the retrained network, on the original grid.
+        dice_loss: The same of the full search's network, minus this.
+        search_s: Seconds of the search.
+        search_epochs: Epochs of the search.
+        epoch_equivalents: Epochs of the full search that they cost, counted in operations.
+        genotype: What was found.
+    """
+
+    cell: str
+    val_dice: float
+    dice_loss: float
+    search_s: float
+    search_epochs: int
+    epoch_equivalents: float
+    genotype: str
+
+
+def validation_job(job: Job) -> Job:
+    """Return a job that scores validation patients and no others."""
+    evaluate = replace(job.settings.evaluate, subsets=("validation",))
+    return replace(job, settings=replace(job.settings, evaluate=evaluate))
+
+
+def trial_job(cell: GridCell, proposal: Proposal) -> Job:
+    """Return the job of a proposal on a cell of the grid; it scores validation patients alone."""
+    job = validation_job(cell.job)
+    return replace(
+        job,
+        pruner=f"{proposal.pruner}#{proposal.identity[:8]}",
+        settings=replace(job.settings, pruner=proposal.settings),
+    )
+
+
+def outcome_of(
+    store: StageStore, cell: GridCell, state: JobState, reference_dice: float
+) -> CellOutcome:
+    """Return what a finished job found.
+
+    Args:
+        store: Where stages lie.
+        cell: The cell of the grid.
+        state: The job with its stages.
+        reference_dice: Validation Dice of the full search's network.
+    """
+    tasks = {task.kind: task for task in state.tasks}
+    search = read_search(store, tasks["search"])
+    assert search is not None
+    dice = validation_dice(store, tasks["evaluate"])
+    return CellOutcome(
+        cell=cell.label,
+        val_dice=dice,
+        dice_loss=reference_dice - dice,
+        search_s=search.search_s,
+        search_epochs=search.n_epochs,
+        epoch_equivalents=float(search.active.mean(axis=(1, 2, 3)).sum()),
+        genotype=search.genotype.to_json(),
+    )
+
+
+def objectives_of(outcomes: Sequence[CellOutcome], settings: StudySettings) -> dict[str, float]:
+    """Return each objective over all cells, and the loss that is constrained."""
+    found = {}
+    for name in (*settings.objectives, DICE_LOSS):
+        numbers = [float(getattr(outcome, name)) for outcome in outcomes]
+        worst = min(numbers) if DIRECTIONS.get(name) == "maximize" else max(numbers)
+        found[name] = worst if settings.across == "worst" else mean(numbers)
+    return found
+
+
+def open_confirmed(session: Session) -> optuna.Study:
+    """Return the study of confirmed trials, made if it is missing; stale trials are queued again.
+
+    Only for the one process that leads the study.
+    """
+    settings = study_of(session)
+    study = optuna.create_study(
+        storage=open_storage(session),
+        study_name=session.spec.name,
+        directions=settings.directions,
+        load_if_exists=True,
+    )
+    close_stale(study)
+    return study
+
+
+class StudySearch(OptunaSearch):  # type: ignore[misc]
+    """Tune's search of settings, on a study that outlives this process.
+
+    What is queued comes first, then what the sampler draws; settings that were searched for
+    before are not searched for again. With a trial pruner of Optuna's, `wants_to_stop` says when
+    a trial is to end early.
+
+    Args:
+        session: An open sweep with a study.
+        on_told: Called with the number of each trial that is told to Optuna.
+    """
+
+    def __init__(self, session: Session, on_told: Callable[[int], None]) -> None:
+        self._session, self._settings, self._on_told = session, study_of(session), on_told
+        self._pruned: set[str] = set()
+        super().__init__(
+            space=lambda trial: None,
+            metric=list(self._settings.objectives),
+            mode=[mode[:3] for mode in self._settings.directions],
+            sampler=self._settings.make_sampler(seed=1),
+            study_name=session.spec.name,
+            storage=open_storage(session),
+        )
+        self._seen = {
+            trial.user_attrs[SETTINGS]
+            for trial in self.study.get_trials(deepcopy=False)
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        }
+
+    @property
+    def study(self) -> optuna.Study:
+        """The study of confirmed trials."""
+        found: optuna.Study = self._ot_study
+        return found
+
+    @property
+    def n_done(self) -> int:
+        """Trials that were searched for to their end."""
+        return len(self._seen)
+
+    def suggest(self, trial_id: str) -> Any:  # noqa: ANN401 - Tune's own: settings, or a mark
+        """Return settings that were not searched for yet, or the mark of the end."""
+        for _ in range(_MOST_REPEATS):
+            trial = self.study.ask()
+            proposal = proposal_of(self._session, trial)
+            if proposal.identity not in self._seen:
+                self._seen.add(proposal.identity)
+                trial.set_user_attr(SETTINGS, proposal.identity)
+                self._ot_trials[trial_id] = trial
+                return {"number": trial.number, "proposal": proposal}
+            self.study.tell(trial, state=TrialState.FAIL)
+        return Searcher.FINISHED
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell Optuna how a trial ended; one that the user stopped is queued again later."""
+        trial = self._ot_trials[trial_id]
+        if result is None or CELLS not in result:
+            if error:
+                self.study.tell(trial, state=TrialState.FAIL)
+            self._seen.discard(trial.user_attrs[SETTINGS])
+            return
+        trial.set_user_attr(CELLS, result[CELLS])
+        if self._settings.max_dice_loss is not None:
+            trial.set_constraint(DICE_LOSS, result[DICE_LOSS] - self._settings.max_dice_loss)
+        self.study.tell(trial, [result[name] for name in self._settings.objectives])
+        self._on_told(trial.number)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Tune pickles what it would restore from, which is not done here."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the study lies in its storage."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing."""
+
+
+def finished_trials(session: Session, only: int | None = None) -> Iterator[FinishedJob]:
+    """Yield the finished jobs of confirmed trials, each with its trial, from the storage.
+
+    Args:
+        session: An open sweep with a study.
+        only: Number of the trial that is asked for; None asks for all.
+    """
+    settings = study_of(session)
+    storage = open_storage(session)
+    if session.spec.name not in optuna.get_all_study_names(storage):
+        return
+    study = optuna.load_study(study_name=session.spec.name, storage=storage)
+    cells = cells_judged_on(grid_cells(session, reads=False), settings)
+    records = KnownRecords(session.store)
+    for found in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        if only is not None and found.number != only:
+            continue
+        proposal = proposal_of(session, optuna.trial.FixedTrial(found.params))
+        trial = FinishedTrial(
+            number=found.number,
+            params=found.params,
+            values=dict(zip(settings.objectives, found.values, strict=True)),
+        )
+        for cell in cells:
+            job = trial_job(cell, proposal)
+            state = job_state(job, session.sources[job.dataset], records)
+            if state.is_done:
+                yield FinishedJob(job=job, tasks=state.tasks, trial=trial)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRoom:
+    """What a trial needs beside its settings.
+
+    Attributes:
+        cells: The cells of the grid that it is judged on, without their recorded arrays.
+        reference_dice: Validation Dice of the full search's network on each of them.
+        room: Where its stages run.
+        settings: The study.
+    """
+
+    cells: tuple[GridCell, ...]
+    reference_dice: tuple[float, ...]
+    room: SweepRoom
+    settings: StudySettings
+
+    def run(self, proposal: Proposal, executor: Executor) -> list[CellOutcome] | None:
+        """Search, retrain and score on validation patients; None if the user asked to stop.
+
+        Raises:
+            TrialFailedError: If a job failed.
+        """
+        jobs = [trial_job(cell, proposal) for cell in self.cells]
+        states = run_jobs(jobs, self.room, executor)
+        if states is None:
+            return None
+        return [
+            outcome_of(self.room.store, cell, states[job.job_id], dice)
+            for cell, job, dice in zip(self.cells, jobs, self.reference_dice, strict=True)
+        ]
+
+
+class TrialFailedError(Exception):
+    """A job of a trial has failed."""
+
+
+def run_jobs(
+    jobs: Sequence[Job], room: SweepRoom, executor: Executor, view: View | None = None
+) -> dict[str, JobState] | None:
+    """Run jobs to their end; None if the user asked to stop.
+
+    Args:
+        jobs: The jobs.
+        room: Where they run.
+        executor: What runs their stages.
+        view: Follows along.
+
+    Returns:
+        Id of a job → the job with its stages.
+
+    Raises:
+        TrialFailedError: If one failed.
+    """
+    ends: list[JobEnd] = []
+    run_sweep(jobs, room, executor, view=view or View(), on_job_end=ends.append)
+    for end in ends:
+        if end.failure is not None:
+            what = f"{end.failure.stage} of {end.state.job.label}"
+            raise TrialFailedError(f"{what}: {end.failure.error}")
+    if len(ends) < len(jobs):
+        return None
+    return {end.state.job.job_id: end.state for end in ends}
+
+
+def _trainable(config: Mapping[str, Any], room: TrialRoom) -> None:
+    """A trial as Tune runs it, in a process without a device."""
+    with RayExecutor(is_inside=True) as executor:
+        outcomes = room.run(config["proposal"], executor)
+    if outcomes is None:
+        return
+    tune.report(
+        {
+            **objectives_of(outcomes, room.settings),
+            CELLS: [asdict(outcome) for outcome in outcomes],
+        }
+    )
+
+
+class _Failures(tune.Callback):  # type: ignore[misc]
+    """Says why a trial failed, in a line."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: object
+    ) -> None:
+        """Say the error's last line, which names it."""
+        error = trial.get_pickled_error()
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        self._say(f"trial {trial.config['number']} failed: {lines[-1]}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing, as `StudySearch` does."""
+        return {}
+
+
+def run_confirmed_trials(
+    session: Session,
+    room: TrialRoom,
+    *,
+    n_trials: int,
+    say: Callable[[str], None],
+    on_told: Callable[[int], None] = lambda number: None,
+) -> optuna.Study:
+    """Search for queued settings, then for what the sampler draws, until the study has its trials.
+
+    Ray is running in this process.
+
+    Args:
+        session: An open sweep with a study.
+        room: What trials need.
+        n_trials: Trials that the study is to have.
+        say: Takes a line for the user.
+        on_told: Called with the number of each trial that has ended.
+    """
+    settings = study_of(session)
+    search = StudySearch(session, on_told)
+    n_left = n_trials - search.n_done
+    if n_left <= 0:
+        return search.study
+    # Tune's own screen and logs: the trials are in Optuna's storage and in MLflow.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    scratch = Path(tempfile.mkdtemp(prefix="tune-"))
+    try:
+        tune.Tuner(
+            tune.with_resources(tune.with_parameters(_trainable, room=room), _NO_DEVICE),
+            tune_config=tune.TuneConfig(
+                search_alg=search,
+                num_samples=n_left,
+                max_concurrent_trials=settings.concurrent,
+                time_budget_s=None if settings.hours is None else 3600 * settings.hours,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}",
+            ),
+            run_config=tune.RunConfig(
+                storage_path=str(scratch), name="study", verbose=0, callbacks=[_Failures(say)]
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return search.study

@@ -1,0 +1,140 @@
+"""A tuned setting as a sweep file of its own, ready to run on every cell of the grid."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from iac_core.errors import ConfigError
+from iac_core.pruners import OPERATION_PRUNERS
+from orchestrator.confirmed import DICE_LOSS
+from orchestrator.session import Session
+from orchestrator.study import open_storage, proposal_of, study_of
+from orchestrator.sweep_file import read_sweep_file, sweep_text
+from workers.job import plain
+
+TUNED = "tuned"
+"""Name of the tuned pruner in the new file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedStudy:
+    """A written sweep file.
+
+    Attributes:
+        path: The file.
+        number: The trial that it is of.
+        why: Why this one, in words.
+    """
+
+    path: Path
+    number: int
+    why: str
+
+
+def load_confirmed(session: Session) -> optuna.Study:
+    """Return the study of confirmed trials, to be read.
+
+    Raises:
+        ConfigError: If it has not begun.
+    """
+    storage = open_storage(session)
+    if session.spec.name not in optuna.get_all_study_names(storage):
+        raise ConfigError(
+            f"{session.spec.path}: a study must have trials to be shown, got none; "
+            f"`orchestrator run {session.spec.path}` runs them"
+        )
+    return optuna.load_study(study_name=session.spec.name, storage=storage)
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial loses no more Dice than the study allows."""
+    return all(value <= 0 for value in trial.constraints.values())
+
+
+def chosen_trial(session: Session, study: optuna.Study) -> tuple[FrozenTrial, str]:
+    """Return the trial to go on with, and why.
+
+    Where a loss of Dice is limited, the cheapest trial within the limit; otherwise the one of the
+    best validation Dice.
+
+    Raises:
+        ConfigError: If no confirmed trial is finished, or none is within the limit.
+    """
+    settings = study_of(session)
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    feasible = [trial for trial in done if is_feasible(trial)]
+    if not feasible:
+        raise ConfigError(
+            f"a study must have a finished trial within {DICE_LOSS} {settings.max_dice_loss} to "
+            f"be exported, got {len(done)} finished ones and none within; name one by --trial"
+        )
+    costs = [place for place, name in enumerate(settings.objectives) if name != "val_dice"]
+    if costs and (settings.max_dice_loss is not None or len(settings.objectives) == len(costs)):
+        name = settings.objectives[costs[0]]
+        best = min(feasible, key=lambda trial: (trial.values[costs[0]], trial.number))
+        limit = f", {DICE_LOSS} at most {settings.max_dice_loss}" if settings.max_dice_loss else ""
+        return best, f"least {name} of {len(done)} trials{limit}"
+    place = settings.objectives.index("val_dice")
+    best = max(feasible, key=lambda trial: (trial.values[place], -trial.number))
+    return best, f"best val_dice of {len(done)} trials"
+
+
+def export_study(session: Session, into: Path | None, number: int | None) -> ExportedStudy:
+    """Write the sweep with the tuned pruner beside the arms that it has, and without its study.
+
+    Args:
+        session: An open sweep with a study.
+        into: The new file, in the folder of the sweep file, so that relative paths stay right;
+            None adds ``_tuned`` to the sweep's.
+        number: The trial; None is `chosen_trial`.
+
+    Raises:
+        ConfigError: If there is no such finished trial, or the file exists or lies elsewhere.
+    """
+    old = session.spec.path
+    path = into or old.with_name(f"{old.stem}_tuned{old.suffix}")
+    if path.resolve().parent != old.resolve().parent:
+        raise ConfigError(
+            f"--into must lie beside the sweep file, whose paths are relative, got {path}; "
+            f"for example {old.with_name(path.name)}"
+        )
+    study = load_confirmed(session)
+    if number is None:
+        trial, why = chosen_trial(session, study)
+    else:
+        trial, why = _numbered(study, number), "named by --trial"
+    proposal = proposal_of(session, optuna.trial.FixedTrial(trial.params))
+    kind = _type_of(session, proposal.pruner)
+    data: dict[str, Any] = copy.deepcopy(dict(read_sweep_file(old).sweep))
+    data.pop("study")
+    data["name"] = f"{session.spec.name}_tuned"
+    data.setdefault("pruners", {})[TUNED] = {"type": kind, **plain(proposal.settings)}
+    data["grid"]["pruner"] = [*data["grid"]["pruner"], TUNED]
+    text = sweep_text(data)
+    head = f"# {session.spec.name}, trial {trial.number}: {why}.\n"
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(head + text)
+    except FileExistsError as error:
+        raise ConfigError(f"--into must be a new file, got {path}; name another") from error
+    return ExportedStudy(path=path, number=trial.number, why=why)
+
+
+def _numbered(study: optuna.Study, number: int) -> FrozenTrial:
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    for trial in done:
+        if trial.number == number:
+            return trial
+    known = ", ".join(str(trial.number) for trial in done) or "none"
+    raise ConfigError(f"--trial must be a finished one, got {number}; finished: {known}")
+
+
+def _type_of(session: Session, pruner: str) -> str:
+    """The operation pruner that a name of the sweep stands for."""
+    settings = session.spec.pruners[pruner]
+    kinds = [name for name, entry in OPERATION_PRUNERS.items() if entry.Settings is type(settings)]
+    return kinds[0]

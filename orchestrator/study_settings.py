@@ -1,0 +1,192 @@
+"""The ``study`` of a sweep file: what Optuna tunes, by what it is judged, and on what."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from iac_core.config import require, require_at_least, require_positive
+
+if TYPE_CHECKING:
+    import optuna
+
+Objective = Literal["val_dice", "search_s", "epoch_equivalents"]
+DIRECTIONS: dict[str, str] = {
+    "val_dice": "maximize",
+    "search_s": "minimize",
+    "epoch_equivalents": "minimize",
+}
+"""What a study may optimise, all of it on validation patients, and which way."""
+
+_FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedOptions:
+    """Something of Optuna's by its own name, with its own options.
+
+    Attributes:
+        name: Name of the class.
+        options: Its keyword arguments.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """Numbers that a setting is drawn from; whole ones if both ends and the step are.
+
+    Attributes:
+        low: Smallest.
+        high: Largest.
+        log: Whether the logarithm is drawn evenly.
+        step: Distance between two of them.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    low: int | float
+    high: int | float
+    log: bool = False
+    step: int | float | None = None
+
+    def __post_init__(self) -> None:
+        require(self.low < self.high, "low must be below high", (self.low, self.high))
+        require(not self.log or self.low > 0, "low must be above 0 with log", self.low)
+        require(not self.log or self.step is None, "step must be left out with log", self.step)
+        require_positive(step=self.step)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether whole numbers are drawn."""
+        return all(isinstance(value, int | None) for value in (self.low, self.high, self.step))
+
+
+Choices = tuple[bool | int | float | str | None, ...]
+"""Values of which a setting takes one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySettings:
+    """A study.
+
+    Attributes:
+        space: Operation pruner of the sweep → setting → what it is drawn from. With several
+            pruners the pruner is drawn too, and each has settings of its own.
+        judged_on: Axis → values: the cells of the grid that a trial is judged on; every cell if
+            empty. The others are left out of the study, and the report judges its outcome on them.
+        objectives: One, or several for a Pareto front.
+        across: How a trial's cells become one number: their mean, or the worst of them.
+        max_dice_loss: Largest loss of validation Dice against ``none``; None is no constraint.
+        sampler: Any of Optuna's, by name.
+        replayed: Trials on recorded searches.
+        confirmed: Trials that are searched for.
+        hours: No trial starts after so many hours of a run; None is no limit.
+        concurrent: Trials that are searched for at a time.
+        storage: Optuna's storage, such as ``postgresql+psycopg://HOST/DATABASE``; None is a
+            journal file beside the runs.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    space: Mapping[str, Mapping[str, Range | Choices]]
+    judged_on: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    objectives: tuple[Objective, ...] = ("val_dice", "search_s")
+    across: Literal["mean", "worst"] = "mean"
+    max_dice_loss: float | None = None
+    sampler: NamedOptions = field(default_factory=lambda: NamedOptions(name="TPESampler"))
+    replayed: int = 500
+    confirmed: int = 10
+    hours: float | None = None
+    concurrent: int = 4
+    storage: str | None = None
+
+    def __post_init__(self) -> None:
+        require(bool(self.space), "space must name an operation pruner", dict(self.space))
+        for pruner, settings in self.space.items():
+            require(bool(settings), f"space.{pruner} must name a setting", dict(settings))
+            for name, values in settings.items():
+                if isinstance(values, tuple):
+                    require(len(values) > 1, f"space.{pruner}.{name} must have choices", values)
+        require(bool(self.objectives), "objectives must name one", self.objectives)
+        require(
+            len(set(self.objectives)) == len(self.objectives),
+            "objectives must not repeat",
+            self.objectives,
+        )
+        require_at_least(0, replayed=self.replayed, confirmed=self.confirmed)
+        require_at_least(0, max_dice_loss=self.max_dice_loss)
+        require_at_least(1, concurrent=self.concurrent)
+        require_positive(hours=self.hours)
+        _check_sampler(self.sampler)
+
+    @property
+    def directions(self) -> list[str]:
+        """Optuna's direction of each objective."""
+        return [DIRECTIONS[name] for name in self.objectives]
+
+    def make_sampler(self, seed: int) -> "optuna.samplers.BaseSampler":
+        """Return the sampler.
+
+        Args:
+            seed: Used unless its options have one.
+        """
+        import optuna
+
+        kind = getattr(optuna.samplers, self.sampler.name)
+        options = dict(self.sampler.options)
+        if "seed" in inspect.signature(kind).parameters:
+            options.setdefault("seed", seed)
+        made: optuna.samplers.BaseSampler = kind(**options)
+        return made
+
+
+def draw(trial: "optuna.trial.BaseTrial", settings: StudySettings) -> tuple[str, dict[str, Any]]:
+    """Draw a pruner and its settings: a setting is drawn only if its pruner is.
+
+    Args:
+        trial: Optuna's trial.
+        settings: The study.
+
+    Returns:
+        The pruner, and its settings that are drawn.
+    """
+    pruners = list(settings.space)
+    pruner = pruners[0]
+    if len(pruners) > 1:
+        pruner = trial.suggest_categorical("pruner", pruners)
+    drawn: dict[str, Any] = {}
+    for name, values in settings.space[pruner].items():
+        parameter = f"{pruner}.{name}"
+        if not isinstance(values, Range):
+            drawn[name] = trial.suggest_categorical(parameter, values)
+        elif values.is_whole:
+            low, high, step = int(values.low), int(values.high), int(values.step or 1)
+            drawn[name] = trial.suggest_int(parameter, low, high, step=step, log=values.log)
+        else:
+            drawn[name] = trial.suggest_float(
+                parameter, values.low, values.high, step=values.step, log=values.log
+            )
+    return pruner, drawn
+
+
+def _check_sampler(wanted: NamedOptions) -> None:
+    """Hold a sampler's name and options against what Optuna has."""
+    import optuna
+
+    known = [
+        name
+        for name, entry in vars(optuna.samplers).items()
+        if inspect.isclass(entry)
+        and issubclass(entry, optuna.samplers.BaseSampler)
+        and not inspect.isabstract(entry)
+    ]
+    require(wanted.name in known, f"sampler.name must be one of {', '.join(known)}", wanted.name)
+    parameters = list(inspect.signature(getattr(optuna.samplers, wanted.name)).parameters)
+    for option in wanted.options:
+        require(
+            option in parameters,
+            f"sampler.options must be arguments of {wanted.name} ({', '.join(parameters)})",
+            option,
+        )

@@ -1,0 +1,131 @@
+"""A study with real searches, killed in the middle, driver or database; it goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow.tracking import MlflowClient
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from benchmarks.servers import PostgresServer
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
+STUDY = """
+    study:
+      space:
+        js_stability:
+          threshold: {low: 1e-2, high: 1.0, log: true}
+          window_epochs: {low: 1, high: 3}
+          rank_guard: [true, false]
+      judged_on: {seed: [0]}
+      max_dice_loss: 0.5
+      replayed: 30
+      confirmed: 6
+      concurrent: 2
+      STORAGE
+"""
+
+
+@pytest.fixture
+def database():
+    """A PostgreSQL of the study, or None where it is not installed: then it has a journal file."""
+    try:
+        server = PostgresServer()
+    except FileNotFoundError:
+        yield None
+        return
+    with server:
+        yield server
+
+
+def start(sweep, runs):
+    kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "run", str(sweep), "--runs", str(runs)],
+        env=kept | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for_searches(runs, n, driver):
+    """Until so many searches are whole."""
+    deadline = time.monotonic() + 400
+    while len(list((runs / "store" / "search").glob("*/manifest.json"))) < n:
+        assert driver.poll() is None, driver.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def assert_mlflow_has_every_trial(runs):
+    client = MlflowClient(tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
+    found = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    by_kind = {}
+    for run in found:
+        by_kind.setdefault(run.data.tags["iac.kind"], []).append(run)
+    assert {kind: len(some) for kind, some in by_kind.items()} == {
+        "sweep": 1, "trial": 6, "job": 1 + 6,
+    }  # fmt: skip
+    tagged = [run for run in by_kind["job"] if "iac.trial" in run.data.tags]
+    assert len(tagged) == 6
+    trials = {run.info.run_id for run in by_kind["trial"]}
+    parents = Counter(run.data.tags["mlflow.parentRunId"] for run in by_kind["job"])
+    assert {parent for parent in parents if parent in trials} == trials
+    assert {run.info.status for run in found} == {"FINISHED"}
+
+
+def test_a_killed_study_goes_on_and_runs_no_settings_twice(write_sweep, tmp_path, database):
+    sweep = write_sweep("[none]", "[0]")
+    url = "" if database is None else f"storage: {json.dumps(database.create('study'))}"
+    text = sweep.read_text().replace("epochs: 6, batch_size: 4", "epochs: 14, batch_size: 4")
+    sweep.write_text(text + STUDY.replace("STORAGE", url))
+    runs = tmp_path / "runs"
+    driver = start(sweep, runs)
+    wait_for_searches(runs, 2, driver)  # the full one and that of a trial
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    if database is not None:
+        driver = start(sweep, runs)
+        wait_for_searches(runs, 4, driver)
+        database.kill()
+        output, _ = driver.communicate(timeout=400)
+        assert driver.returncode == 1, output
+        assert "the study's storage is away" in output, output
+        assert "Traceback" not in output, output
+        database.start()
+    driver = start(sweep, runs)
+    output, _ = driver.communicate(timeout=600)
+    assert driver.returncode == 0, output
+    assert "6 trials confirmed" in output
+
+    opened = (
+        optuna.storages.JournalStorage(JournalFileBackend(str(runs / "tiny" / "study.journal")))
+        if database is None
+        else optuna.storages.RDBStorage(database.uri("study"))
+    )
+    replayed = optuna.load_study(study_name="tiny-replayed", storage=opened)
+    confirmed = optuna.load_study(study_name="tiny", storage=opened)
+    states = Counter(trial.state for trial in confirmed.trials)
+    assert states[TrialState.RUNNING] == states[TrialState.WAITING] == 0
+    assert states[TrialState.COMPLETE] == 6
+    done = confirmed.get_trials(states=(TrialState.COMPLETE,))
+    assert len({trial.user_attrs["iac:settings"] for trial in done}) == 6
+    assert len(replayed.get_trials(states=(TrialState.COMPLETE,))) == 30
+    assert all(len(trial.values) == 2 for trial in done)
+    assert confirmed.best_trials
+    if database is not None:
+        opened.remove_session()
+        opened.engine.dispose()
+    for path in (runs / "store").glob("*/*/manifest.json"):
+        outcomes = [row["outcome"] for row in json.loads(path.read_text())["attempts"]]
+        assert outcomes.count("done") == 1
+
+    assert_mlflow_has_every_trial(runs)
