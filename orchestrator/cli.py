@@ -711,7 +711,7 @@ def _run(session: Session, how: RunOptions) -> SweepProgress:
 
 def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> None:
     """Run what is missing of the sweep's study."""
-    from orchestrator.confirmed import finished_trials
+    from orchestrator.confirmed import TrialFailedError, finished_trials
     from orchestrator.ray_executor import RayExecutor
     from orchestrator.study import StorageAwayError, leading, storage_answers
     from orchestrator.tuning import study_lines, trial_line, tune
@@ -742,7 +742,7 @@ def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> N
                 say=lambda line: out.print(Text(line), soft_wrap=True),
                 on_told=on_told,
             )
-    except StorageAwayError as error:
+    except (StorageAwayError, TrialFailedError) as error:
         err.print(Text(str(error)), style="red", soft_wrap=True)
         raise typer.Exit(EXIT_FAILED_JOBS) from None
     if tuned is not None:
