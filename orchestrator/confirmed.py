@@ -146,8 +146,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     """Tune's search of settings, on a study that outlives this process.
 
     What is queued comes first, then what the sampler draws; settings that were searched for
-    before are not searched for again. With a trial pruner of Optuna's, `wants_to_stop` says when
-    a trial is to end early.
+    before are not searched for again.
 
     Args:
         session: An open sweep with a study.
@@ -156,7 +155,6 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
     def __init__(self, session: Session, on_told: Callable[[int], None]) -> None:
         self._session, self._settings, self._on_told = session, study_of(session), on_told
-        self._pruned: set[str] = set()
         super().__init__(
             space=lambda trial: None,
             metric=list(self._settings.objectives),

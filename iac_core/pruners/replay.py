@@ -128,7 +128,7 @@ class ReplayedSearch:
     def epoch_equivalents(self) -> float:
         """Epochs of the full search that all its epochs cost, if an operation's cost is its share.
 
-        See `iac_core.pruners.search_cost` for seconds.
+        See `iac_core.pruners.epoch_cost` for seconds.
         """
         return float(self.active.mean(axis=(1, 2, 3)).sum())
 
