@@ -187,7 +187,9 @@ def close_stale(study: optuna.Study) -> int:
     for trial in stale:
         study.tell(trial.number, state=TrialState.FAIL)
         if trial.params:
-            study.enqueue_trial(trial.params, user_attrs={"iac:again": trial.number})
+            study.enqueue_trial(
+                trial.params, user_attrs={**trial.user_attrs, "iac:again": trial.number}
+            )
     return len(stale)
 
 
