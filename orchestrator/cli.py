@@ -685,12 +685,16 @@ def _run(session: Session, how: RunOptions) -> SweepProgress:
             tracking.put(finished)
 
         progress = _execute(session, found, on_job_end, how)
+        is_tuned = True
         if session.spec.study is not None and how.reports and not session.stop_file.exists():
-            _tune(session, tracking, how)
+            is_tuned = _tune(session, tracking, how)
         failed = [failure for failure in progress.ended.values() if failure is not None]
         stopped = len(progress.ended) < progress.n_jobs
-        tracking.close("KILLED" if stopped else "FAILED" if failed else "FINISHED")
+        is_whole = is_tuned and not failed
+        tracking.close("KILLED" if stopped else "FINISHED" if is_whole else "FAILED")
         _print_failures(progress)
+        if not is_tuned:
+            raise typer.Exit(EXIT_FAILED_JOBS)
         if tracking.trouble:
             err.print(
                 Text(
@@ -709,8 +713,8 @@ def _run(session: Session, how: RunOptions) -> SweepProgress:
     return progress
 
 
-def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> None:
-    """Run what is missing of the sweep's study."""
+def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> bool:
+    """Run what is missing of the sweep's study; False if it could not go on."""
     from orchestrator.confirmed import TrialFailedError, finished_trials
     from orchestrator.ray_executor import RayExecutor
     from orchestrator.study import StorageAwayError, leading, storage_answers
@@ -718,7 +722,7 @@ def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> N
 
     if how.inline:
         err.print("The study is left out: its trials run on Ray (leave out --inline).")
-        return
+        return True
 
     def on_told(number: int) -> None:
         jobs = list(finished_trials(session, number))
@@ -734,6 +738,9 @@ def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> N
             _stop_on_interrupt(session),
         ):
             room = session.room(has_gpus=executor.n_gpus() > 0, tries_quarantined=how.again)
+            # A kill may have come between the end of a trial and its run in MLflow.
+            for finished in finished_trials(session):
+                tracking.put(finished)
             tuned = tune(
                 session,
                 room,
@@ -744,10 +751,11 @@ def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> N
             )
     except (StorageAwayError, TrialFailedError) as error:
         err.print(Text(str(error)), style="red", soft_wrap=True)
-        raise typer.Exit(EXIT_FAILED_JOBS) from None
+        return False
     if tuned is not None:
         for line in study_lines(session, tuned.confirmed):
             out.print(Text(line), soft_wrap=True)
+    return True
 
 
 def _execute(
