@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import optuna
@@ -39,11 +38,16 @@ from orchestrator.study import (
     proposal_of,
     study_of,
 )
-from orchestrator.study_settings import DIRECTIONS, StudySettings
+from orchestrator.study_settings import StudySettings, check_space
 from orchestrator.tracking import FinishedJob, FinishedTrial
+from orchestrator.trial_pruning import CurveRoom, TrialCurve, curve_room, own_stop_file
 from workers.job import Job
 from workers.stage_store import StageStore
 
+PRUNED_AT = "iac:pruned_at"
+"""Attribute of a trial that was pruned: the epoch of retraining."""
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+"""States of a trial whose settings are not searched for again."""
 DICE_LOSS = "dice_loss"
 """Name of the constraint: loss against the full search, beyond what is allowed."""
 _MOST_REPEATS = 200
@@ -118,18 +122,19 @@ def outcome_of(
 
 def objectives_of(outcomes: Sequence[CellOutcome], settings: StudySettings) -> dict[str, float]:
     """Return each objective over all cells, and the loss that is constrained."""
-    found = {}
-    for name in (*settings.objectives, DICE_LOSS):
-        numbers = [float(getattr(outcome, name)) for outcome in outcomes]
-        worst = min(numbers) if DIRECTIONS.get(name) == "maximize" else max(numbers)
-        found[name] = worst if settings.across == "worst" else mean(numbers)
-    return found
+    return {
+        name: settings.over_cells(name, [float(getattr(outcome, name)) for outcome in outcomes])
+        for name in (*settings.objectives, DICE_LOSS)
+    }
 
 
 def open_confirmed(session: Session) -> optuna.Study:
     """Return the study of confirmed trials, made if it is missing; stale trials are queued again.
 
     Only for the one process that leads the study.
+
+    Raises:
+        ConfigError: If the space does not suit earlier trials.
     """
     settings = study_of(session)
     study = optuna.create_study(
@@ -138,7 +143,11 @@ def open_confirmed(session: Session) -> optuna.Study:
         directions=settings.directions,
         load_if_exists=True,
     )
+    check_space(study, settings)
     close_stale(study)
+    curves = curve_room(session)
+    if curves is not None:
+        close_stale(curves.open())
     return study
 
 
@@ -150,11 +159,15 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
     Args:
         session: An open sweep with a study.
-        on_told: Called with the number of each trial that is told to Optuna.
+        say: Takes a line for the user.
+        on_told: Called with the number of each trial that was run to its end.
     """
 
-    def __init__(self, session: Session, on_told: Callable[[int], None]) -> None:
-        self._session, self._settings, self._on_told = session, study_of(session), on_told
+    def __init__(
+        self, session: Session, say: Callable[[str], None], on_told: Callable[[int], None]
+    ) -> None:
+        self._session, self._settings = session, study_of(session)
+        self._say, self._on_told = say, on_told
         super().__init__(
             space=lambda trial: None,
             metric=list(self._settings.objectives),
@@ -166,7 +179,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._seen = {
             trial.user_attrs[SETTINGS]
             for trial in self.study.get_trials(deepcopy=False)
-            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            if trial.state in ENDED
         }
 
     @property
@@ -177,7 +190,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
     @property
     def n_done(self) -> int:
-        """Trials that were searched for to their end."""
+        """Trials that were run to their end, or pruned."""
         return len(self._seen)
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ANN401 - Tune's own: settings, or a mark
@@ -198,6 +211,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     ) -> None:
         """Tell Optuna how a trial ended; one that the user stopped is queued again later."""
         trial = self._ot_trials[trial_id]
+        if result is not None and PRUNED_AT in result:
+            trial.set_user_attr(PRUNED_AT, result[PRUNED_AT])
+            self.study.tell(trial, state=TrialState.PRUNED)
+            self._say(f"trial {trial.number} fell behind at epoch {result[PRUNED_AT]} and ended")
+            return
         if result is None or CELLS not in result:
             if error:
                 self.study.tell(trial, state=TrialState.FAIL)
@@ -259,27 +277,64 @@ class TrialRoom:
         reference_dice: Validation Dice of the full search's network on each of them.
         room: Where its stages run.
         settings: The study.
+        curves: Where its curve lies; None prunes no trial.
     """
 
     cells: tuple[GridCell, ...]
     reference_dice: tuple[float, ...]
     room: SweepRoom
     settings: StudySettings
+    curves: CurveRoom | None = None
 
-    def run(self, proposal: Proposal, executor: Executor) -> list[CellOutcome] | None:
-        """Search, retrain and score on validation patients; None if the user asked to stop.
+    def run(self, number: int, proposal: Proposal, executor: Executor) -> dict[str, Any] | None:
+        """Search, retrain and score on validation patients.
+
+        Args:
+            number: Of the trial.
+            proposal: Its settings.
+            executor: What runs its stages.
+
+        Returns:
+            The objectives, the loss of Dice and what each cell came to; the epoch alone if the
+            trial was pruned; None if the user asked to stop.
 
         Raises:
             TrialFailedError: If a job failed.
         """
         jobs = [trial_job(cell, proposal) for cell in self.cells]
-        states = run_jobs(jobs, self.room, executor)
+        if self.curves is None:
+            states = run_jobs(jobs, self.room, executor)
+        else:
+            stop_file = own_stop_file(self.room.stop_file, number)
+            curve = TrialCurve(
+                self.curves,
+                number,
+                n_cells=len(jobs),
+                store=self.room.store,
+                stop_file=stop_file,
+                user_stop_file=self.room.stop_file,
+            )
+            state = TrialState.FAIL
+            try:
+                states = run_jobs(jobs, replace(self.room, stop_file=stop_file), executor, curve)
+                if states is not None:
+                    state = TrialState.COMPLETE
+                elif curve.pruned_at is not None:
+                    state = TrialState.PRUNED
+            finally:
+                curve.end(state)
+            if state == TrialState.PRUNED:
+                return {PRUNED_AT: curve.pruned_at}
         if states is None:
             return None
-        return [
+        outcomes = [
             outcome_of(self.room.store, cell, states[job.job_id], dice)
             for cell, job, dice in zip(self.cells, jobs, self.reference_dice, strict=True)
         ]
+        return {
+            **objectives_of(outcomes, self.settings),
+            CELLS: [asdict(outcome) for outcome in outcomes],
+        }
 
 
 class TrialFailedError(Exception):
@@ -317,15 +372,9 @@ def run_jobs(
 def _trainable(config: Mapping[str, Any], room: TrialRoom) -> None:
     """A trial as Tune runs it, in a process without a device."""
     with RayExecutor(is_inside=True) as executor:
-        outcomes = room.run(config["proposal"], executor)
-    if outcomes is None:
-        return
-    tune.report(
-        {
-            **objectives_of(outcomes, room.settings),
-            CELLS: [asdict(outcome) for outcome in outcomes],
-        }
-    )
+        result = room.run(config["number"], config["proposal"], executor)
+    if result is not None:
+        tune.report(result)
 
 
 class _Failures(tune.Callback):  # type: ignore[misc]
@@ -364,16 +413,18 @@ def run_confirmed_trials(
         room: What trials need.
         n_trials: Trials that the study is to have.
         say: Takes a line for the user.
-        on_told: Called with the number of each trial that has ended.
+        on_told: Called with the number of each trial that was run to its end.
     """
     settings = study_of(session)
-    search = StudySearch(session, on_told)
+    search = StudySearch(session, say, on_told)
     n_left = n_trials - search.n_done
     if n_left <= 0:
         return search.study
     # Tune's own screen and logs: the trials are in Optuna's storage and in MLflow.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # A trial that was pruned has no objectives.
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scratch = Path(tempfile.mkdtemp(prefix="tune-"))
     try:

@@ -1,15 +1,18 @@
 """From an open sweep to MLflow, tables and report."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from orchestrator.session import Session
+from orchestrator.study_settings import is_judged_on
 from orchestrator.tracking import BackgroundTracker, FinishedJob, Tracker
 from results.collect import collect
 from results.report import ReportPaths, write_report
+from results.transfer import TunedArm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +86,50 @@ def report_sweep(session: Session, tracking_uri: str | None) -> ReportPaths:
             for job in jobs
         ]
     )
+    study = None
+    if session.spec.study is not None:
+        from orchestrator.study_report import study_pages
+
+        study = study_pages(session)
     return write_report(
-        tables, session.run_dir / "report", sweep=session.spec.name, expected_jobs=expected
+        tables,
+        session.run_dir / "report",
+        sweep=session.spec.name,
+        expected_jobs=expected,
+        tuned=tuned_arms(session),
+        study=study,
     )
+
+
+def tuned_arms(session: Session) -> list[TunedArm]:
+    """Return the arms whose settings a study chose, with the jobs on the cells that it saw.
+
+    They are compared with the full search and with every arm that is neither tuned nor a control.
+    """
+    spec, jobs = session.spec, session.expansion.jobs
+    plain = [
+        pruner
+        for pruner in dict.fromkeys(job.pruner for job in jobs if not job.control)
+        if pruner not in spec.tuned and pruner != "none"
+    ]
+    return [
+        TunedArm(
+            pruner=pruner,
+            tuned_on=" · ".join(
+                _named(axis, values)
+                for axis, values in tuned.judged_on.items()
+                if not axis.startswith("split.")
+            ),
+            seen=frozenset(job.job_id for job in jobs if is_judged_on(job, tuned.judged_on)),
+            references=("none", *plain),
+        )
+        for pruner, tuned in spec.tuned.items()
+    ]
+
+
+def _named(axis: str, values: Sequence[object]) -> str:
+    words = ", ".join(map(str, values))
+    return words if axis in ("dataset", "backbone") else f"{axis} {words}"
 
 
 def report_if_stale(session: Session, *, is_changed: bool) -> ReportPaths:

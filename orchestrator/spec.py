@@ -28,7 +28,7 @@ from iac_core.errors import ConfigError, Problem
 from iac_core.registry import did_you_mean
 from iac_core.types import SegmentationDataset
 from orchestrator.resources import ResourceSettings
-from orchestrator.study_settings import Range, StudySettings
+from orchestrator.study_settings import Range, StudySettings, TunedSettings
 from orchestrator.sweep_file import Place, SweepFile, read_sweep_file
 from workers.job import content_hash, plain
 from workers.places import is_root
@@ -61,6 +61,7 @@ _SWEEP_KEYS = (
     "tracking",
     "store",
     "study",
+    "tuned",
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
@@ -175,6 +176,7 @@ class SweepSpec:
         store: Folder of the stages, or ``s3://…``; None is the default below the runs.
         split_contents: Split file → hash of its content.
         study: What Optuna tunes; None is nothing.
+        tuned: Value of the pruner axis → the study that its settings come from.
     """
 
     path: Path
@@ -192,6 +194,7 @@ class SweepSpec:
     store: str | None = None
     split_contents: Mapping[str, str] = field(default_factory=dict)
     study: StudySettings | None = None
+    tuned: Mapping[str, TunedSettings] = field(default_factory=dict)
 
     def with_setting(self, stages: Mapping[str, Any], name: str, value: object) -> dict[str, Any]:
         """Return stage settings with one dotted setting replaced; ranges are checked again."""
@@ -287,6 +290,7 @@ class _Reader:
             )
         contents = self._split_contents(stages.get("split"), axes)
         study = self._study(axes, pruners)
+        tuned = self._tuned(pruners)
         if self.problems:
             ordered = sorted(self.problems, key=lambda problem: int(problem.place or 0))
             raise SweepError(ordered, datasets)
@@ -306,7 +310,19 @@ class _Reader:
             store=store,
             split_contents=contents,
             study=study,
+            tuned=tuned,
         )
+
+    def _tuned(self, pruners: Mapping[str, object | None]) -> dict[str, TunedSettings]:
+        """Where arms come from whose settings a study chose."""
+        found = {}
+        for pruner, raw in self._mapping(("tuned",), self.file.sweep.get("tuned")).items():
+            if pruner not in pruners:
+                self._unknown(("tuned", pruner), pruner, list(pruners), "a tuned pruner")
+            settings = self._parsed(("tuned", pruner), TunedSettings, raw)
+            if settings is not None:
+                found[pruner] = settings
+        return found
 
     def _study(
         self, axes: Sequence[Axis], pruners: Mapping[str, object | None]

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import optuna
@@ -26,7 +25,12 @@ from orchestrator.recorded import GridCell
 from orchestrator.replays import Replayed, ReplayRoom
 from orchestrator.session import Session
 from orchestrator.spec import changed_settings
-from orchestrator.study_settings import StudySettings, draw
+from orchestrator.study_settings import (
+    StudySettings,
+    check_space,
+    draw,
+    is_judged_on,
+)
 from workers.job import content_hash, plain
 from workers.lease import Lease
 
@@ -98,20 +102,41 @@ def study_of(session: Session) -> StudySettings:
     return session.spec.study
 
 
-def open_storage(session: Session) -> optuna.storages.BaseStorage:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageAddress:
+    """Where studies lie.
+
+    Attributes:
+        url: Of a database; None is a journal file.
+        journal: That file.
+    """
+
+    url: str | None
+    journal: Path
+
+    @property
+    def name(self) -> str:
+        """The database or the file."""
+        return self.url or str(self.journal)
+
+
+def storage_address(session: Session) -> StorageAddress:
     """Return where the sweep's studies lie: a database, or a journal file beside the runs."""
+    return StorageAddress(url=study_of(session).storage, journal=session.run_dir / "study.journal")
+
+
+def open_storage_at(address: StorageAddress) -> optuna.storages.BaseStorage:
+    """Return a storage of studies."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = study_of(session).storage
-    if url is not None:
-        return optuna.storages.RDBStorage(url)
-    session.run_dir.mkdir(parents=True, exist_ok=True)
-    path = journal_of(session)
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    if address.url is not None:
+        return optuna.storages.RDBStorage(address.url)
+    address.journal.parent.mkdir(parents=True, exist_ok=True)
+    return optuna.storages.JournalStorage(JournalFileBackend(str(address.journal)))
 
 
-def journal_of(session: Session) -> Path:
-    """Return the journal file of the sweep's studies."""
-    return session.run_dir / "study.journal"
+def open_storage(session: Session) -> optuna.storages.BaseStorage:
+    """Return the storage of the sweep's studies."""
+    return open_storage_at(storage_address(session))
 
 
 @contextmanager
@@ -121,7 +146,7 @@ def leading(session: Session) -> Iterator[None]:
     Raises:
         ConfigError: If another process leads it.
     """
-    name = content_hash([study_of(session).storage or str(journal_of(session)), session.spec.name])
+    name = content_hash([storage_address(session).name, session.spec.name])
     lease = Lease.take(session.store.place.at(f"leases/study-{name}"), time_to_live_s=_LEASE_S)
     if not isinstance(lease, Lease):
         who = lease.identity or {}
@@ -139,25 +164,13 @@ def cells_judged_on(cells: Sequence[GridCell], settings: StudySettings) -> list[
     Raises:
         ConfigError: If there is none.
     """
-    chosen = [cell for cell in cells if is_judged_on(cell, settings)]
+    chosen = [cell for cell in cells if is_judged_on(cell.job, settings.judged_on)]
     if not chosen:
         raise ConfigError(
             f"study.judged_on must leave a cell of the grid, got {dict(settings.judged_on)}; "
             "loosen it"
         )
     return chosen
-
-
-def is_judged_on(cell: GridCell, settings: StudySettings) -> bool:
-    """Whether a study is judged on a cell of the grid, which is left out otherwise."""
-    job = cell.job
-    flat = job.flat_settings()
-    named = {"dataset": job.dataset, "backbone": job.backbone, "seed": job.seed}
-    for axis, values in settings.judged_on.items():
-        value = named.get(axis, flat.get(f"config_{axis.replace('.', '_', 1)}"))
-        if value not in values:
-            return False
-    return True
 
 
 def proposal_of(session: Session, trial: optuna.trial.BaseTrial) -> Proposal:
@@ -210,19 +223,20 @@ def run_replayed_trials(
         on_trial: Called with the number of finished trials.
 
     Raises:
-        ConfigError: If a drawn value is not allowed, or a pruner of the space cannot be replayed.
+        ConfigError: If a drawn value is not allowed, or the space does not suit earlier trials.
     """
     settings = study_of(session)
     study = optuna.create_study(
         storage=open_storage(session),
         sampler=settings.make_sampler(seed=0),
         study_name=f"{session.spec.name}-replayed",
-        directions=[_direction(name) for name in settings.objectives],
+        directions=settings.directions,
         load_if_exists=True,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([_stand_in(name) for name in settings.objectives])
+    check_space(study, settings)
     close_stale(study)
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     seen = {trial.user_attrs[SETTINGS] for trial in done}
@@ -256,10 +270,6 @@ def _stand_in(objective: str) -> str:
     return STAND_IN if objective == "val_dice" else objective
 
 
-def _direction(objective: str) -> str:
-    return "maximize" if objective == "val_dice" else "minimize"
-
-
 def _facts(found: Replayed) -> dict[str, Any]:
     """What a trial keeps of one cell."""
     return {
@@ -280,8 +290,7 @@ def _values(found: Sequence[Replayed], settings: StudySettings) -> list[float]:
     values = []
     for objective in settings.objectives:
         numbers = [float(facts[_stand_in(objective)]) for facts in per_cell]
-        worst = min(numbers) if _direction(objective) == "maximize" else max(numbers)
-        values.append(worst if settings.across == "worst" else mean(numbers))
+        values.append(settings.over_cells(objective, numbers))
     return values
 
 

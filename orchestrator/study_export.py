@@ -86,6 +86,8 @@ def chosen_trial(session: Session, study: optuna.Study) -> tuple[FrozenTrial, st
 def export_study(session: Session, into: Path | None, number: int | None) -> ExportedStudy:
     """Write the sweep with the tuned pruner beside the arms that it has, and without its study.
 
+    It is the final sweep: it scores test patients even if this one leaves them out.
+
     Args:
         session: An open sweep with a study.
         into: The new file, in the folder of the sweep file, so that relative paths stay right;
@@ -114,6 +116,14 @@ def export_study(session: Session, into: Path | None, number: int | None) -> Exp
     data["name"] = f"{session.spec.name}_tuned"
     data.setdefault("pruners", {})[TUNED] = {"type": kind, **plain(proposal.settings)}
     data["grid"]["pruner"] = [*data["grid"]["pruner"], TUNED]
+    data["tuned"] = {
+        TUNED: {
+            "study": session.spec.name,
+            "trial": trial.number,
+            "judged_on": _judged_on(session),
+        }
+    }
+    _score_test_patients(data)
     text = sweep_text(data)
     head = f"# {session.spec.name}, trial {trial.number}: {why}.\n"
     try:
@@ -122,6 +132,25 @@ def export_study(session: Session, into: Path | None, number: int | None) -> Exp
     except FileExistsError as error:
         raise ConfigError(f"--into must be a new file, got {path}; name another") from error
     return ExportedStudy(path=path, number=trial.number, why=why)
+
+
+def _judged_on(session: Session) -> dict[str, list[Any]]:
+    """Axis → values of the cells that the study was judged on, every axis of the grid named."""
+    chosen = study_of(session).judged_on
+    return {
+        axis.name: list(chosen.get(axis.name, axis.values))
+        for axis in session.spec.axes
+        if axis.name != "pruner"
+    }
+
+
+def _score_test_patients(data: dict[str, Any]) -> None:
+    """Let the new sweep score test patients, which the study's may leave out."""
+    evaluate = (data.get("stages") or {}).get("evaluate") or {}
+    if "test" not in evaluate.get("subsets", ["test"]):
+        evaluate.pop("subsets")
+    if not evaluate:
+        (data.get("stages") or {}).pop("evaluate", None)
 
 
 def _numbered(study: optuna.Study, number: int) -> FrozenTrial:

@@ -1,11 +1,16 @@
 """The ``study`` of a sweep file: what Optuna tunes, by what it is judged, and on what."""
 
 import inspect
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import mean
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from iac_core.config import require, require_at_least, require_positive
+from iac_core.errors import ConfigError
+from workers.job import Job
 
 if TYPE_CHECKING:
     import optuna
@@ -81,6 +86,8 @@ class StudySettings:
         across: How a trial's cells become one number: their mean, or the worst of them.
         max_dice_loss: Largest loss of validation Dice against ``none``; None is no constraint.
         sampler: Any of Optuna's, by name.
+        trial_pruner: Any of Optuna's pruners, by name: a trial that is searched for ends when its
+            validation Dice falls behind; ``SuccessiveHalvingPruner`` is ASHA. None ends none.
         replayed: Trials on recorded searches.
         confirmed: Trials that are searched for.
         hours: No trial starts after so many hours of a run; None is no limit.
@@ -96,6 +103,7 @@ class StudySettings:
     across: Literal["mean", "worst"] = "mean"
     max_dice_loss: float | None = None
     sampler: NamedOptions = field(default_factory=lambda: NamedOptions(name="TPESampler"))
+    trial_pruner: NamedOptions | None = None
     replayed: int = 500
     confirmed: int = 10
     hours: float | None = None
@@ -119,7 +127,13 @@ class StudySettings:
         require_at_least(0, max_dice_loss=self.max_dice_loss)
         require_at_least(1, concurrent=self.concurrent)
         require_positive(hours=self.hours)
-        _check_sampler(self.sampler)
+        import optuna
+
+        _check_named("sampler", self.sampler, optuna.samplers, optuna.samplers.BaseSampler)
+        if self.trial_pruner is not None:
+            _check_named(
+                "trial_pruner", self.trial_pruner, optuna.pruners, optuna.pruners.BasePruner
+            )
 
     @property
     def directions(self) -> list[str]:
@@ -140,6 +154,59 @@ class StudySettings:
             options.setdefault("seed", seed)
         made: optuna.samplers.BaseSampler = kind(**options)
         return made
+
+    def make_trial_pruner(self) -> "optuna.pruners.BasePruner":
+        """Return the pruner of trials; one that prunes none if there is none."""
+        import optuna
+
+        if self.trial_pruner is None:
+            return optuna.pruners.NopPruner()
+        kind = getattr(optuna.pruners, self.trial_pruner.name)
+        made: optuna.pruners.BasePruner = kind(**self.trial_pruner.options)
+        return made
+
+    def over_cells(self, name: str, numbers: Sequence[float]) -> float:
+        """Return what a trial's cells come to: their mean, or the worst of them.
+
+        Args:
+            name: An objective; anything else is better when it is less.
+            numbers: Of each cell.
+        """
+        if self.across == "mean":
+            return mean(numbers)
+        return min(numbers) if DIRECTIONS.get(name) == "maximize" else max(numbers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunedSettings:
+    """Where the settings of an arm come from, as `orchestrator study export` notes it.
+
+    Attributes:
+        study: The sweep whose study chose them.
+        trial: Number of the trial.
+        judged_on: Axis → values: the cells that the study was judged on.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    study: str
+    trial: int
+    judged_on: Mapping[str, tuple[Any, ...]]
+
+
+def is_judged_on(job: Job, judged_on: Mapping[str, tuple[Any, ...]]) -> bool:
+    """Whether a job lies on one of the cells that a study is judged on.
+
+    Args:
+        job: The job.
+        judged_on: Axis → values; every cell if empty.
+    """
+    flat = job.flat_settings()
+    named = {"dataset": job.dataset, "backbone": job.backbone, "seed": job.seed}
+    for axis, values in judged_on.items():
+        value = named.get(axis, flat.get(f"config_{axis.replace('.', '_', 1)}"))
+        if value not in values:
+            return False
+    return True
 
 
 def draw(trial: "optuna.trial.BaseTrial", settings: StudySettings) -> tuple[str, dict[str, Any]]:
@@ -171,22 +238,70 @@ def draw(trial: "optuna.trial.BaseTrial", settings: StudySettings) -> tuple[str,
     return pruner, drawn
 
 
-def _check_sampler(wanted: NamedOptions) -> None:
-    """Hold a sampler's name and options against what Optuna has."""
-    import optuna
+def check_space(study: "optuna.Study", settings: StudySettings) -> None:
+    """Hold the space against what the study has drawn so far.
 
+    Raises:
+        ConfigError: If a setting is now drawn in a way that Optuna cannot mix with earlier ones.
+    """
+    from optuna.distributions import check_distribution_compatibility
+
+    space = {
+        f"{pruner}.{name}": _distribution(values)
+        for pruner, drawn in settings.space.items()
+        for name, values in drawn.items()
+    }
+    for trial in study.get_trials(deepcopy=False):
+        for name in space.keys() & trial.distributions.keys():
+            try:
+                check_distribution_compatibility(trial.distributions[name], space[name])
+            except ValueError as error:
+                raise ConfigError(
+                    f"study.space.{name} must stay as trial {trial.number} of {study.study_name} "
+                    f"drew it, {trial.distributions[name]}, got {space[name]}; numbers may get "
+                    "other ends, anything else is another study: give the sweep another name"
+                ) from error
+
+
+def _distribution(values: Range | Choices) -> "optuna.distributions.BaseDistribution":
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    if not isinstance(values, Range):
+        return CategoricalDistribution(values)
+    if values.is_whole:
+        return IntDistribution(
+            int(values.low), int(values.high), log=values.log, step=int(values.step or 1)
+        )
+    return FloatDistribution(values.low, values.high, log=values.log, step=values.step)
+
+
+def _check_named(field_name: str, wanted: NamedOptions, module: ModuleType, base: type) -> None:
+    """Hold the name and the options of something of Optuna's against what it has."""
     known = [
         name
-        for name, entry in vars(optuna.samplers).items()
-        if inspect.isclass(entry)
-        and issubclass(entry, optuna.samplers.BaseSampler)
-        and not inspect.isabstract(entry)
+        for name, entry in vars(module).items()
+        if inspect.isclass(entry) and issubclass(entry, base) and not inspect.isabstract(entry)
     ]
-    require(wanted.name in known, f"sampler.name must be one of {', '.join(known)}", wanted.name)
-    parameters = list(inspect.signature(getattr(optuna.samplers, wanted.name)).parameters)
+    require(
+        wanted.name in known, f"{field_name}.name must be one of {', '.join(known)}", wanted.name
+    )
+    kind = getattr(module, wanted.name)
+    parameters = list(inspect.signature(kind).parameters)
     for option in wanted.options:
         require(
             option in parameters,
-            f"sampler.options must be arguments of {wanted.name} ({', '.join(parameters)})",
+            f"{field_name}.options must be arguments of {wanted.name} ({', '.join(parameters)})",
             option,
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            kind(**wanted.options)
+    except (TypeError, ValueError) as error:
+        require(
+            False, f"{field_name}.options must suit {wanted.name}: {error}", dict(wanted.options)
         )

@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from iac_core.pruners.replay import NotReplayableError
 from orchestrator.confirmed import (
+    ENDED,
     TrialRoom,
     open_confirmed,
     run_confirmed_trials,
@@ -24,6 +25,7 @@ from orchestrator.session import Session
 from orchestrator.study import cells_judged_on, pareto_order, run_replayed_trials, study_of
 from orchestrator.study_export import is_feasible
 from orchestrator.tracking import FinishedTrial
+from orchestrator.trial_pruning import curve_room
 
 Say = Callable[[str], None]
 
@@ -49,7 +51,9 @@ def study_lines(session: Session, confirmed: optuna.Study) -> Iterator[str]:
     """Yield the confirmed trials that no other one beats, and how far replays were off."""
     settings = study_of(session)
     done = confirmed.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    yield f"study: {len(done)} trials confirmed; no other one beats these:"
+    n_pruned = _n(confirmed, TrialState.PRUNED)
+    pruned = f", {n_pruned} ended early" if n_pruned else ""
+    yield f"study: {len(done)} trials confirmed{pruned}; no other one beats these:"
     values = {trial.number: trial.values for trial in done}
     for trial in next(pareto_order(done, values, settings.directions), []):
         named = dict(zip(settings.objectives, trial.values, strict=True))
@@ -110,10 +114,12 @@ def tune(
         reference_dice=reference_dice,
         room=room,
         settings=settings,
+        curves=curve_room(session),
     )
-    for share in (0.5, 1.0):
+    # The first half's surprise corrects the ranking of what the second half is taken from.
+    for share in (1.0,) if replayed is None else (0.5, 1.0):
         n_wanted = round(settings.confirmed * share)
-        n_open = n_wanted - _n(confirmed, TrialState.COMPLETE) - _n(confirmed, TrialState.WAITING)
+        n_open = n_wanted - _n(confirmed, *ENDED, TrialState.WAITING)
         if replayed is not None and n_open > 0:
             surprise = queue_proposals(replayed, confirmed, settings, n_open)
             if surprise.n:
@@ -125,7 +131,7 @@ def tune(
         replayed=replayed,
         confirmed=confirmed,
         surprise=surprise_of(confirmed, settings),
-        is_whole=_n(confirmed, TrialState.COMPLETE) >= settings.confirmed,
+        is_whole=_n(confirmed, *ENDED) >= settings.confirmed,
     )
 
 
@@ -150,5 +156,5 @@ def _every(n: int, say: Say) -> Callable[[int], None]:
     return on_trial
 
 
-def _n(study: optuna.Study, state: TrialState) -> int:
-    return len(study.get_trials(deepcopy=False, states=(state,)))
+def _n(study: optuna.Study, *states: TrialState) -> int:
+    return len(study.get_trials(deepcopy=False, states=states))

@@ -123,11 +123,26 @@ def _refusal(a: pd.Series, b: pd.Series) -> str:
     return ""
 
 
-def empty_mask_counts(patients: pd.DataFrame) -> pd.DataFrame:
-    """Count test values with empty masks per dataset, backbone, pruner, class and state."""
-    test = patients[(patients["subset"] == "test") & (patients["state"] != "ok")]
+SHORT_SUBSETS = {"test": "test", "validation": "val"}
+"""Subset of patients → how the columns of its scores begin."""
+
+
+def reported_subset(jobs: pd.DataFrame) -> str:
+    """Return the patients that a report is about: ``validation`` only where no test was scored."""
+    only_validation = jobs["test_dice"].isna().all() and jobs["val_dice"].notna().any()
+    return "validation" if only_validation else "test"
+
+
+def empty_mask_counts(patients: pd.DataFrame, subset: str = "test") -> pd.DataFrame:
+    """Count values with empty masks per dataset, backbone, pruner, class and state.
+
+    Args:
+        patients: Rows of the table of that name.
+        subset: ``validation`` or ``test``.
+    """
+    scored = patients[(patients["subset"] == subset) & (patients["state"] != "ok")]
     groups: Sequence[str] = ["dataset", "backbone", "pruner", "class_name", "state"]
-    counted = test.groupby(list(groups)).size()
+    counted = scored.groupby(list(groups)).size()
     return counted.rename("values").reset_index()
 
 

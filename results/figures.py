@@ -2,11 +2,13 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -43,10 +45,30 @@ def _figure(width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, out
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        out.append(_svg(figure))
+
+
+def _svg(figure: Figure, **options: Any) -> str:  # noqa: ANN401 - matplotlib's own
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, **options)
     text = buffer.getvalue()
-    out.append(text[text.index("<svg") :])
+    return text[text.index("<svg") :]
+
+
+def svg_drawn_by(draw: Callable[[], Any]) -> str:
+    """Return the SVG of a figure that another library draws; matplotlib stays as it was.
+
+    Args:
+        draw: Draws by pyplot and returns its axes, one or an array of them.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = np.ravel(draw())[0].figure
+        width, height = figure.get_size_inches()
+        n_columns = len({axis.get_position().x0 for axis in figure.axes})
+        figure.set_size_inches(max(width, 2.2 * n_columns), height)
+        text = _svg(figure, bbox_inches="tight")
+        plt.close(figure)
+    return text
 
 
 def jsd_trajectories(trajectories: pd.DataFrame, events: pd.DataFrame) -> str:
@@ -97,9 +119,14 @@ def importance_trajectories(trajectories: pd.DataFrame) -> str:
     return out[0]
 
 
-def dice_against_seconds(jobs: pd.DataFrame) -> str:
-    """Draw test Dice against seconds of search, a point per job."""
-    searched = jobs[jobs["search_s"].notna() & jobs["test_dice"].notna()]
+def dice_against_seconds(jobs: pd.DataFrame, column: str = "test_dice") -> str:
+    """Draw Dice against seconds of search, a point per job.
+
+    Args:
+        jobs: Rows of the table of that name.
+        column: ``test_dice`` or ``val_dice``.
+    """
+    searched = jobs[jobs["search_s"].notna() & jobs[column].notna()]
     if len(searched) == 0:
         return ""
     with _figure(6.4, 3.6) as (figure, out):
@@ -113,7 +140,7 @@ def dice_against_seconds(jobs: pd.DataFrame) -> str:
                 if len(own):
                     axis.scatter(
                         own["search_s"].astype(float),
-                        own["test_dice"].astype(float),
+                        own[column].astype(float),
                         marker=marker,
                         color=_COLOURS[pruners.index(pruner) % len(_COLOURS)],
                         label=f"{' · '.join(map(str, names))} · {pruner}",
@@ -123,7 +150,7 @@ def dice_against_seconds(jobs: pd.DataFrame) -> str:
         if seconds.max() > 3 * seconds.min():
             axis.set_xscale("log")
         axis.set_xlabel("seconds of search")
-        axis.set_ylabel("test Dice")
+        axis.set_ylabel("test Dice" if column == "test_dice" else "validation Dice")
         axis.grid(alpha=0.3)
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return out[0]

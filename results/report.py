@@ -12,11 +12,13 @@ import pandas as pd
 from markupsafe import Markup
 
 from results.aggregate import (
+    SHORT_SUBSETS,
     Mean,
     Speedup,
     empty_mask_counts,
     mean_over_seeds,
     package_versions,
+    reported_subset,
     speedup,
     varying_settings,
 )
@@ -28,6 +30,7 @@ from results.figures import (
     importance_trajectories,
     jsd_trajectories,
 )
+from results.transfer import TunedArm, transfer_table
 
 _REFERENCES = ("none", "no_cell", "no_cell_longer", "random")
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -71,8 +74,8 @@ class Entry:
 
     Attributes:
         pruner: Value of the pruner axis.
-        dice: Test Dice ± sd over seeds.
-        hd95: Test HD95 in mm ± sd.
+        dice: Dice ± sd over seeds, of test patients unless no job scored any.
+        hd95: HD95 in mm ± sd.
         search: Seconds of search, ± sd.
         epochs: Epochs that searches ran of the full number.
         speedup: Against the full search, or a dash with the footnote's mark.
@@ -96,6 +99,19 @@ class Section:
     text: str
     header: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPages:
+    """What a report shows of a sweep's own study.
+
+    Attributes:
+        sections: Tables.
+        figures: Plots.
+    """
+
+    sections: tuple[Section, ...] = ()
+    figures: tuple["Illustration", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +149,8 @@ def write_report(
     *,
     sweep: str,
     expected_jobs: pd.DataFrame | None = None,
+    tuned: Sequence[TunedArm] = (),
+    study: StudyPages | None = None,
 ) -> ReportPaths:
     """Write the report of a sweep; the same tables give the same bytes.
 
@@ -142,25 +160,30 @@ def write_report(
         sweep: Name of the sweep.
         expected_jobs: Every job that the sweep should have: ids and ``config_*`` columns. Jobs
             that are not in the tables are shown as missing; None expects those that are there.
+        tuned: Arms whose settings a study chose.
+        study: What the sweep's own study has come to; None if it has none.
     """
     jobs = _with_missing(tables["jobs"], expected_jobs)
     notes = _Notes()
     header, rows = main_table(jobs, notes)
-    figures = _illustrations(jobs, tables)
+    subset = reported_subset(jobs)
+    study = study or StudyPages()
+    figures = [*study.figures, *_illustrations(jobs, tables)]
     failed = jobs[jobs["status"] == "failed"]
     context = {
         "sweep": sweep,
         "header": header,
+        "subset": "" if subset == "test" else f", {subset}",
         "rows": rows,
         "notes": notes.texts,
-        "sections": sections(jobs, tables),
+        "sections": [*study.sections, *sections(jobs, tables, tuned)],
         "figures": figures,
         "counts": _counts(jobs),
         "facts": _facts(jobs, tables),
         "failures": failed[["dataset", "backbone", "pruner", "seed", "failed_stage", "error"]]
         .astype(str)
         .values.tolist(),
-        "empty_masks": empty_mask_counts(tables["patients"]).astype(str).values.tolist(),
+        "empty_masks": empty_mask_counts(tables["patients"], subset).astype(str).values.tolist(),
     }
     into.mkdir(parents=True, exist_ok=True)
     for figure in figures:
@@ -198,20 +221,23 @@ def main_table(
     header = ("dataset", "backbone", *(name.removeprefix("config_") for name in varying))
     if len(jobs) == 0:
         return header, ()
-    rows = []
+    rows, subset = [], reported_subset(jobs)
     for key, part in jobs.groupby(["dataset", "backbone", *varying], sort=True, dropna=False):
         names = tuple(map(_setting, key))
         entries = tuple(
-            _entry(part, pruner, notes) for pruner in _ordered(list(part["pruner"].unique()))
+            _entry(part, pruner, SHORT_SUBSETS[subset], notes)
+            for pruner in _ordered(list(part["pruner"].unique()))
         )
         rows.append(Row(names=names, entries=entries))
     return header, tuple(rows)
 
 
-def sections(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Section]:
-    """Return the tables of paired differences and of agreement over seeds."""
+def sections(
+    jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame], tuned: Sequence[TunedArm] = ()
+) -> list[Section]:
+    """Return the tables of paired differences, of tuned arms and of agreement over seeds."""
     done = jobs[jobs["status"] == "done"]
-    varying = varying_settings(done)
+    varying, subset = varying_settings(done), reported_subset(jobs)
     found: list[Section] = []
     for key, part in done.groupby(varying, dropna=False) if varying else [((), done)]:
         named = zip(varying, key, strict=True)
@@ -221,16 +247,21 @@ def sections(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Sec
         compared = pd.concat(
             # What was a reference before is not compared a second time, the other way round.
             comparison_table(
-                part[~part["pruner"].isin(_REFERENCES[:place])], tables["patients"], reference
+                part[~part["pruner"].isin(_REFERENCES[:place])],
+                tables["patients"],
+                reference,
+                subset,
             )
             for place, reference in enumerate(_REFERENCES)
         )
-        found.append(_comparison_section(compared, title))
+        found.append(_comparison_section(compared, title, subset))
+        transfer = transfer_table(part, tables["patients"], tables["trajectories"], tuned, subset)
+        found.append(_transfer_section(transfer, title, subset))
         found.append(_agreement_section(agreement_table(part, tables["trajectories"]), title))
     return [section for section in found if section.lines]
 
 
-def _comparison_section(table: pd.DataFrame, title: str) -> Section:
+def _comparison_section(table: pd.DataFrame, title: str, subset: str) -> Section:
     lines = tuple(
         (
             str(row["dataset"]),
@@ -247,8 +278,8 @@ def _comparison_section(table: pd.DataFrame, title: str) -> Section:
     )
     return Section(
         title="Differences of patient Dice" + (f" ({title})" if title else ""),
-        text="Dice points, arm minus reference, mean over test patients (each patient's mean over "
-        "volumes, classes and seeds), with the bootstrap 95 % interval over patients and the "
+        text=f"Dice points, arm minus reference, mean over {subset} patients (each patient's mean "
+        "over volumes, classes and seeds), with the bootstrap 95 % interval over patients and the "
         "two-sided Wilcoxon p, not corrected for the number of comparisons. Not inferior: the "
         f"interval lies above −{100 * MARGIN:g} point.",
         header=(
@@ -257,6 +288,44 @@ def _comparison_section(table: pd.DataFrame, title: str) -> Section:
         ),
         lines=lines,
     )
+
+
+def _transfer_section(table: pd.DataFrame, title: str, subset: str) -> Section:
+    lines = tuple(
+        (
+            str(row["pruner"]),
+            str(row["tuned_on"]),
+            f"{row['dataset']} · {row['backbone']}, "
+            + ("the same" if row["is_seen"] else "never seen"),
+            str(row["n_cells"]),
+            str(row["reference"]),
+            f"{row['dice']:.3f}",
+            f"{100 * row['difference']:+.2f}",
+            f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}",
+            _p_value(float(row["p"])),
+            f"{row['epochs']:.0f}",
+            _times(row["reference_epoch_equivalents"], row["epoch_equivalents"]),
+        )
+        for row in table.to_dict("records")
+    )
+    return Section(
+        title="Tuned settings where they were tuned, and elsewhere"
+        + (f" ({title})" if title else ""),
+        text="A study chose the arm's settings by validation patients of the cells under “tuned "
+        "on”. Never seen: other cells of the grid, where nothing was tuned. Dice as in the "
+        f"differences above, on {subset} patients. Epochs: of the arm's searches, in the mean. "
+        "Fewer operations: epochs counted in the operations that were there, the reference's over "
+        "the arm's.",
+        header=(
+            *("arm", "tuned on", "judged on", "cells", "reference", "Dice", "difference"),
+            *("95 % interval", "p", "epochs", "fewer operations"),
+        ),
+        lines=lines,
+    )
+
+
+def _times(before: float, after: float) -> str:
+    return "—" if math.isnan(before) or math.isnan(after) else f"{before / after:.1f}×"
 
 
 def _p_value(p: float) -> str:
@@ -287,14 +356,14 @@ def _agreement_section(table: pd.DataFrame, title: str) -> Section:
     )
 
 
-def _entry(part: pd.DataFrame, pruner: str, notes: _Notes) -> Entry:
+def _entry(part: pd.DataFrame, pruner: str, subset: str, notes: _Notes) -> Entry:
     own = part[part["pruner"] == pruner]
     done = own[own["status"] == "done"]
     searches = done[done["search_s"].notna()]
     return Entry(
         pruner=pruner,
-        dice=_number(mean_over_seeds(done["test_dice"]), 3),
-        hd95=_number(mean_over_seeds(done["test_hd95_mm"]), 1),
+        dice=_number(mean_over_seeds(done[f"{subset}_dice"]), 3),
+        hd95=_number(mean_over_seeds(done[f"{subset}_hd95_mm"]), 1),
         search=_number(mean_over_seeds(searches["search_s"]), 0),
         epochs=_epochs(searches),
         speedup=_speedup(speedup(done_in(part), pruner), pruner, len(searches), notes),
@@ -371,13 +440,14 @@ def _facts(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[tuple
     done = jobs[jobs["status"] == "done"]
     if len(done) == 0:
         return []
-    test = tables["patients"]
-    test = test[test["subset"] == "test"]
+    subset = reported_subset(jobs)
+    scored = tables["patients"]
+    scored = scored[scored["subset"] == subset]
     stages = tables["stages"]
     computed = stages[stages["outcome"] == "done"].groupby("kind")["key"].nunique()
     return [
-        ("Test patients", str(test["patient_id"].nunique())),
-        ("Classes", ", ".join(sorted(test["class_name"].dropna().unique()))),
+        (f"{subset.capitalize()} patients", str(scored["patient_id"].nunique())),
+        ("Classes", ", ".join(sorted(scored["class_name"].dropna().unique()))),
         ("Stages computed", ", ".join(f"{n} {kind}" for kind, n in computed.items())),
         ("Device", ", ".join(sorted(done["device"].dropna().unique()))),
         ("Threads", ", ".join(sorted({str(n) for n in done["n_threads"].dropna()}))),
@@ -388,11 +458,12 @@ def _facts(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[tuple
 
 def _illustrations(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Illustration]:
     trajectories, events = tables["trajectories"], tables["events"]
+    subset = reported_subset(jobs)
     found = [
         Illustration(
             name="dice_against_seconds",
-            caption="Test Dice against seconds of search, a point per job.",
-            svg=dice_against_seconds(jobs),
+            caption=f"{subset.capitalize()} Dice against seconds of search, a point per job.",
+            svg=dice_against_seconds(jobs, f"{SHORT_SUBSETS[subset]}_dice"),
         ),
         Illustration(
             name="jsd",

@@ -28,7 +28,9 @@ ONLY_IN = {
         "orchestrator/proposals.py",
         "orchestrator/study.py",
         "orchestrator/study_export.py",
+        "orchestrator/study_report.py",
         "orchestrator/study_settings.py",
+        "orchestrator/trial_pruning.py",
         "orchestrator/tuning.py",
     },
     "ray": {

@@ -146,3 +146,81 @@ def test_a_killed_study_goes_on_and_runs_no_settings_twice(write_sweep, tmp_path
         assert outcomes.count("done") == 1
 
     assert_mlflow_has_every_trial(runs)
+
+
+def run_to_its_end(write_sweep, tmp_path, study, **changes):
+    """Run a sweep with a study on a journal file; its output and its study."""
+    sweep = write_sweep("[none]", "[0]")
+    text = sweep.read_text()
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    sweep.write_text(text + study)
+    driver = start(sweep, tmp_path / "runs")
+    output, _ = driver.communicate(timeout=600)
+    assert driver.returncode == 0, output
+    journal = JournalFileBackend(str(tmp_path / "runs" / "tiny" / "study.journal"))
+    storage = optuna.storages.JournalStorage(journal)
+    return output, optuna.load_study(study_name="tiny", storage=storage)
+
+
+def test_sixteen_trials_at_a_time_run_no_settings_twice(write_sweep, tmp_path):
+    output, study = run_to_its_end(
+        write_sweep,
+        tmp_path,
+        """
+    study:
+      space:
+        js_stability:
+          threshold: [0.01, 0.03, 0.1, 0.3, 1.0]
+          window_epochs: [1, 2, 3]
+          rank_guard: [true, false]
+      sampler: {name: RandomSampler}
+      replayed: 0
+      confirmed: 24
+      concurrent: 16
+""",
+    )
+    done = study.get_trials(states=(TrialState.COMPLETE,))
+    assert len(done) == len({trial.user_attrs["iac:settings"] for trial in done}) == 24, output
+    # Drawn from 30 settings at random: some were drawn again, and not run again.
+    again = [trial for trial in study.trials if trial.state == TrialState.FAIL]
+    assert again
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE, TrialState.FAIL}
+    under_way, most = 0, 0
+    moments = [(trial.datetime_start, 1) for trial in done]
+    moments += [(trial.datetime_complete, -1) for trial in done]
+    for _, change in sorted(moments):
+        under_way += change
+        most = max(most, under_way)
+    assert most == 16
+    searches = list((tmp_path / "runs" / "store" / "search").glob("*/manifest.json"))
+    assert len(searches) == 1 + 24
+    for path in (tmp_path / "runs" / "store").glob("*/*/manifest.json"):
+        assert [row["outcome"] for row in json.loads(path.read_text())["attempts"]] == ["done"]
+
+
+def test_trials_that_fall_behind_end_early(write_sweep, tmp_path):
+    output, study = run_to_its_end(
+        write_sweep,
+        tmp_path,
+        """
+    study:
+      space: {js_stability: {rank_guard: [true, false]}}
+      trial_pruner: {name: ThresholdPruner, options: {lower: 2.0}}
+      replayed: 0
+      confirmed: 1
+""",
+        **{"retrain: {epochs: 2,": "retrain: {epochs: 150,"},
+    )
+    assert [trial.state for trial in study.trials] == [TrialState.PRUNED], output
+    assert "trial 0 fell behind at epoch" in output
+    assert "0 trials confirmed, 1 ended early" in output
+    retrained = list((tmp_path / "runs" / "store" / "retrain").glob("*/manifest.json"))
+    assert len(retrained) == 1  # of the full search
+    stopped = [
+        path.parent.name
+        for path in (tmp_path / "runs" / "store" / "attempts").glob("retrain*/*/outcome.json")
+        if json.loads(path.read_text())["outcome"] == "stopped"
+    ]
+    assert len(stopped) == 1
+    assert not list((tmp_path / "runs" / "tiny").glob("stop*"))

@@ -16,9 +16,11 @@ from orchestrator.confirmed import (
     trial_job,
 )
 from orchestrator.executors import InlineExecutor
+from orchestrator.expand import expand
 from orchestrator.proposals import REPLAYED, queue_proposals, surprise_of
 from orchestrator.recorded import grid_cells
 from orchestrator.replays import replay_rooms
+from orchestrator.reporting import tuned_arms
 from orchestrator.rows import job_tables, validation_dice
 from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import tables
@@ -35,8 +37,10 @@ from orchestrator.study import (
     run_replayed_trials,
 )
 from orchestrator.study_export import export_study, load_confirmed
-from orchestrator.study_settings import NamedOptions, Range, StudySettings
+from orchestrator.study_report import study_pages
+from orchestrator.study_settings import NamedOptions, Range, StudySettings, TunedSettings
 from orchestrator.tuning import study_lines
+from results.report import StudyPages
 from workers.tasks import stage_tasks
 
 SPACE = {
@@ -100,6 +104,13 @@ def test_a_study_is_read_with_its_types(write_sweep):
         ("seed: [0]", "seed: [7]", "judged_on.seed must name values of the grid, got 7"),
         ("NSGAIISampler,", "NSGA2,", "sampler.name must be one of"),
         ("population_size", "populationsize", "sampler.options must be arguments of"),
+        ("size: 8", "size: one", "sampler.options must suit NSGAIISampler"),
+        ("across: worst", "trial_pruner: {name: ASHA}", "SuccessiveHalvingPruner"),
+        (
+            "across: worst",
+            "trial_pruner: {name: HyperbandPruner, options: {rungs: 3}}",
+            "trial_pruner.options must be arguments of HyperbandPruner",
+        ),
         ("across: worst", "across: best", "across must be 'mean' or 'worst'"),
         ("[null, 2]", "[null]", "first_check_epoch must have choices"),
         ("[none, js", "[js", "a sweep with a study must have the full search in its grid"),
@@ -250,7 +261,9 @@ def confirmed_session(study_session, tmp_path):
     text = study_session.spec.path.read_text()
     path.write_text(text + "    study: {space: {js_stability: {threshold: [0.1, 0.2, 0.3]}}}\n")
     settings = StudySettings(
-        space={"js_stability": {"threshold": (0.1, 0.2, 0.3)}}, max_dice_loss=0.01
+        space={"js_stability": {"threshold": (0.1, 0.2, 0.3)}},
+        judged_on={"seed": (0,)},
+        max_dice_loss=0.01,
     )
     session = replace(study_session, spec=replace(study_session.spec, study=settings, path=path))
     study = open_confirmed(session)
@@ -276,8 +289,48 @@ def test_the_cheapest_trial_within_the_limit_becomes_a_sweep(confirmed_session):
     assert spec.pruners["tuned"] == replace(base, threshold=0.2)
     arms = {axis.name: axis.values for axis in spec.axes}["pruner"]
     assert arms == ("none", "js_stability", "js_stability_fast", "random", "tuned")
+    assert spec.tuned["tuned"] == TunedSettings(
+        study="tiny",
+        trial=1,
+        judged_on={"dataset": ("phantom",), "backbone": ("unet",), "seed": (0,)},
+    )
+    (arm,) = tuned_arms(replace(confirmed_session, spec=spec, expansion=expand(spec)))
+    assert arm.tuned_on == "phantom · unet · seed 0"
+    assert arm.references == ("none", "js_stability", "js_stability_fast")
+    seen = [job for job in expand(spec).jobs if job.job_id in arm.seen]
+    assert {job.seed for job in seen} == {0}
+    assert len(seen) == len(arms)
     with pytest.raises(ConfigError, match="--into must be a new file"):
         export_study(confirmed_session, None, None)
+
+
+def test_the_exported_sweep_scores_test_patients(confirmed_session):
+    path = confirmed_session.spec.path
+    text = path.read_text()
+    path.write_text(
+        text.replace("    backbones:", "      evaluate: {subsets: [validation]}\n    backbones:")
+    )
+    tuning = load_sweep(path, tables=tables())
+    assert tuning.stages["evaluate"].subsets == ("validation",)
+    written = export_study(confirmed_session, None, None)
+    final = load_sweep(written.path, tables=tables())
+    assert final.stages["evaluate"].subsets == ("validation", "test")
+
+
+def test_a_tuned_arm_must_be_a_pruner_of_the_sweep(write_sweep):
+    path = write_sweep("[none, js_stability]", "[0]")
+    path.write_text(
+        path.read_text()
+        + """    tuned:
+      tunde: {study: s, trial: 1, judged_on: {seed: [0]}}
+      js_stability: {study: s, judged_on: {seed: [0]}}
+"""
+    )
+    with pytest.raises(SweepError) as caught:
+        load_sweep(path, tables=tables())
+    text = str(caught.value)
+    assert "a tuned pruner must be a known one, got 'tunde'" in text
+    assert "must have the key trial" in text
 
 
 def test_another_trial_is_exported_by_its_number(confirmed_session, tmp_path):
@@ -293,6 +346,59 @@ def test_what_is_shown_names_the_front_and_who_loses_too_much(confirmed_session)
     lines = list(study_lines(confirmed_session, load_confirmed(confirmed_session)))
     assert lines[0] == "study: 3 trials confirmed; no other one beats these:"
     assert ["loses too much Dice" in line for line in lines[1:]] == [False, False, True]
+
+
+@pytest.fixture
+def tuned_session(finished, tmp_path):
+    """A session with replayed trials, and with confirmed ones as if they had been searched for."""
+    settings = StudySettings(space=SPACE, replayed=12, max_dice_loss=0.01)
+    session = replace(finished, spec=replace(finished.spec, study=settings), run_dir=tmp_path)
+    run_replayed_trials(session, replay_rooms(grid_cells(session)[:1]))
+    study = open_confirmed(session)
+    for place in range(6):
+        trial = study.ask()
+        proposal_of(session, trial)
+        trial.set_constraint(DICE_LOSS, (0.02 if place == 5 else 0.0) - 0.01)
+        study.tell(trial, [0.7 + 0.01 * place, 40.0 + (place - 3) ** 2])
+    return session
+
+
+def test_the_report_shows_the_trials_and_optunas_plots(tuned_session):
+    pages = study_pages(tuned_session)
+    (section,) = pages.sections
+    assert "Trials replayed: 12; searched for to the end: 6. " in section.text
+    rows = {line[0]: dict(zip(section.header, line, strict=True)) for line in section.lines}
+    assert [number for number, row in rows.items() if row["front"]] == ["3", "4", "5"]
+    assert [number for number, row in rows.items() if row["allowed"] == "no"] == ["5"]
+    assert rows["5"]["dice_loss"] == "0.0200"
+    assert rows["2"]["settings"].startswith("threshold ")
+    kinds = {figure.name for figure in pages.figures}
+    for which in ("confirmed", "replayed"):
+        assert f"study_{which}_front" in kinds
+        for kind in ("importance", "slice", "parallel"):
+            assert f"study_{which}_{kind}_search_s" in kinds
+    assert "study_timeline" in kinds
+    assert all(figure.svg.startswith("<svg") for figure in pages.figures)
+    assert study_pages(tuned_session).figures == pages.figures
+
+
+def test_a_space_that_earlier_trials_contradict_is_refused(tuned_session):
+    space = {"js_stability": {**SPACE["js_stability"], "threshold": (0.1, 0.2)}}
+    spec = replace(tuned_session.spec, study=replace(tuned_session.spec.study, space=space))
+    with pytest.raises(ConfigError, match=r"study.space.js_stability.threshold must stay as"):
+        open_confirmed(replace(tuned_session, spec=spec))
+    space = {"js_stability": {**SPACE["js_stability"], "threshold": Range(low=0.1, high=2.0)}}
+    spec = replace(tuned_session.spec, study=replace(tuned_session.spec.study, space=space))
+    with pytest.raises(ConfigError, match="threshold must stay as"):
+        open_confirmed(replace(tuned_session, spec=spec))
+    other = Range(low=0.1, high=2.0, log=True)
+    space = {"js_stability": {**SPACE["js_stability"], "threshold": other}}
+    spec = replace(tuned_session.spec, study=replace(tuned_session.spec.study, space=space))
+    assert open_confirmed(replace(tuned_session, spec=spec)).study_name == "tiny"
+
+
+def test_a_study_that_has_not_begun_has_nothing_to_show(study_session):
+    assert study_pages(study_session) == StudyPages()
 
 
 def test_a_study_that_has_not_begun_says_how_to_run_it(study_session):

@@ -1,0 +1,161 @@
+"""What the report shows of a sweep's study: its confirmed trials, and Optuna's own plots."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import optuna
+from optuna.importance import FanovaImportanceEvaluator
+from optuna.search_space import intersection_search_space
+from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization import matplotlib as plots
+
+from orchestrator.confirmed import DICE_LOSS
+from orchestrator.proposals import REPLAYED, describe, surprise_of
+from orchestrator.session import Session
+from orchestrator.study import STAND_IN, open_storage, pareto_order, study_of
+from orchestrator.study_export import is_feasible
+from orchestrator.study_settings import StudySettings
+from orchestrator.trial_pruning import curve_room
+from results.figures import svg_drawn_by
+from results.report import Illustration, Section, StudyPages
+
+_FEWEST_TRIALS = 4
+"""Fewer trials make no plot."""
+
+
+def study_pages(session: Session) -> StudyPages:
+    """Return what the study has come to so far; nothing if it has not begun."""
+    settings, storage = study_of(session), open_storage(session)
+    known = optuna.get_all_study_names(storage)
+    figures: list[Illustration] = []
+    sections: list[Section] = []
+
+    def load(name: str) -> optuna.Study | None:
+        return optuna.load_study(study_name=name, storage=storage) if name in known else None
+
+    name = session.spec.name
+    replayed, confirmed = load(f"{name}-replayed"), load(name)
+    if confirmed is not None:
+        sections.append(_confirmed_section(confirmed, replayed, settings))
+        figures += _study_figures(confirmed, "confirmed", settings.objectives)
+        figures += _timeline(confirmed)
+    curves = curve_room(session)
+    found = load(curves.study_name) if curves is not None else None
+    if found is not None:
+        figures += _drawn(
+            "study_curves",
+            "Validation Dice of the trials' retrainings, by which trials are pruned.",
+            lambda: plots.plot_intermediate_values(found),
+        )
+    if replayed is not None:
+        names = [STAND_IN if name == "val_dice" else name for name in settings.objectives]
+        figures += _study_figures(replayed, "replayed", names)
+    return StudyPages(sections=tuple(sections), figures=tuple(figures))
+
+
+def _confirmed_section(
+    confirmed: optuna.Study, replayed: optuna.Study | None, settings: StudySettings
+) -> Section:
+    done = _complete(confirmed)
+    values = {trial.number: trial.values for trial in done}
+    front = {trial.number for trial in next(pareto_order(done, values, settings.directions), [])}
+    n_replayed = 0 if replayed is None else len(_complete(replayed))
+    prefix = f"{next(iter(settings.space))}." if len(settings.space) == 1 else ""
+    n_pruned = len(confirmed.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
+    text = f"Trials replayed: {n_replayed}; searched for to the end: {len(done)}"
+    text += f"; ended early: {n_pruned}. " if n_pruned else ". "
+    text += "All of it on validation patients. Front: no other trial is better in every objective."
+    if settings.max_dice_loss is not None:
+        text += f" Allowed: loses at most {settings.max_dice_loss:g} Dice against the full search."
+    surprise = describe(surprise_of(confirmed, settings))
+    if surprise:
+        text += f" Replays against searches: {'; '.join(surprise)}."
+    return Section(
+        title="Study",
+        text=text,
+        header=("trial", "settings", *settings.objectives, DICE_LOSS, "front", "allowed", "from"),
+        lines=tuple(
+            (
+                str(trial.number),
+                ", ".join(
+                    f"{name.removeprefix(prefix)} {_short(value)}"
+                    for name, value in trial.params.items()
+                ),
+                *(f"{value:.4g}" for value in trial.values),
+                _loss(trial, settings),
+                "yes" if trial.number in front else "",
+                "yes" if is_feasible(trial) else "no",
+                "a replay" if REPLAYED in trial.user_attrs else "the sampler",
+            )
+            for trial in sorted(done, key=lambda trial: trial.values)
+        ),
+    )
+
+
+def _loss(trial: FrozenTrial, settings: StudySettings) -> str:
+    if settings.max_dice_loss is None or DICE_LOSS not in trial.constraints:
+        return "—"
+    return f"{trial.constraints[DICE_LOSS] + settings.max_dice_loss:.4f}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _complete(study: optuna.Study) -> Sequence[FrozenTrial]:
+    found: Sequence[FrozenTrial] = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return found
+
+
+def _study_figures(
+    study: optuna.Study, which: str, names: Sequence[str]
+) -> Iterator[Illustration]:
+    """Optuna's plots of a study: front, importance, slices, parallel coordinates."""
+    done = _complete(study)
+    if len(done) < _FEWEST_TRIALS:
+        return
+    said = f"of the {len(done)} {which} trials"
+    if len(names) in (2, 3):
+        yield from _drawn(
+            f"study_{which}_front",
+            f"Pareto front {said}.",
+            lambda: plots.plot_pareto_front(study, target_names=list(names)),
+        )
+    shared = intersection_search_space(done)
+    for place, name in enumerate(names):
+        if len({trial.values[place] for trial in done}) < 2 or not shared:
+            continue
+
+        def target(trial: FrozenTrial, place: int = place) -> float:
+            return float(trial.values[place])
+
+        importance = partial(
+            plots.plot_param_importances, evaluator=FanovaImportanceEvaluator(seed=0)
+        )
+        for kind, words, draw in (
+            ("importance", "Importance (fANOVA) of each setting for", importance),
+            ("slice", "Each setting against", plots.plot_slice),
+            ("parallel", "Settings side by side, coloured by", plots.plot_parallel_coordinate),
+        ):
+            yield from _drawn(
+                f"study_{which}_{kind}_{name}",
+                f"{words} {name}, {said}.",
+                partial(draw, study, params=sorted(shared), target=target, target_name=name),
+            )
+
+
+def _timeline(study: optuna.Study) -> Iterator[Illustration]:
+    if len(_complete(study)) >= _FEWEST_TRIALS:
+        yield from _drawn(
+            "study_timeline",
+            "When the confirmed trials ran.",
+            lambda: plots.plot_timeline(study),
+        )
+
+
+def _drawn(name: str, caption: str, draw: Callable[[], Any]) -> Iterator[Illustration]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield Illustration(name=name, caption=caption, svg=svg_drawn_by(draw))

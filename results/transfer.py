@@ -1,0 +1,90 @@
+"""A tuned arm on the cells that it was tuned on, and on those that the study never saw."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from results.comparison import comparison_table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunedArm:
+    """An arm whose settings a study chose.
+
+    Attributes:
+        pruner: Value of the pruner axis.
+        tuned_on: The cells that the study was judged on, in words.
+        seen: Ids of the jobs on these cells, of all arms.
+        references: Arms that it is compared with, if they are there.
+    """
+
+    pruner: str
+    tuned_on: str
+    seen: frozenset[str]
+    references: tuple[str, ...]
+
+
+def transfer_table(
+    jobs: pd.DataFrame,
+    patients: pd.DataFrame,
+    trajectories: pd.DataFrame,
+    tuned: Sequence[TunedArm],
+    subset: str = "test",
+) -> pd.DataFrame:
+    """Return a row per tuned arm, reference and group of cells, seen and unseen ones apart.
+
+    Args:
+        jobs: Finished jobs of one group of the report.
+        patients: Of all jobs.
+        trajectories: Of all searches.
+        tuned: The tuned arms.
+        subset: ``validation`` or ``test``.
+
+    Returns:
+        The columns of `results.comparison.comparison_table`, with ``tuned_on``, ``is_seen``,
+        ``n_cells``, ``epochs`` (mean, of the arm's searches), ``epoch_equivalents`` (these counted
+        in operations, with the reference's as ``reference_epoch_equivalents``).
+    """
+    costs = epoch_equivalents(trajectories)
+    rows = []
+    for arm in tuned:
+        is_seen = jobs["job_id"].isin(arm.seen)
+        for seen, part in ((True, jobs[is_seen]), (False, jobs[~is_seen])):
+            for reference in arm.references:
+                both = part[part["pruner"].isin((arm.pruner, reference))]
+                for row in comparison_table(both, patients, reference, subset).to_dict("records"):
+                    cell = both[
+                        (both["dataset"] == row["dataset"]) & (both["backbone"] == row["backbone"])
+                    ]
+                    own = cell[cell["pruner"] == arm.pruner]
+                    others = cell[cell["pruner"] == reference]
+                    rows.append(
+                        {
+                            **row,
+                            "tuned_on": arm.tuned_on,
+                            "is_seen": seen,
+                            "n_cells": len(own),
+                            "epochs": float(own["search_epochs"].mean()),
+                            "epoch_equivalents": float(costs.reindex(own["job_id"]).mean()),
+                            "reference_epoch_equivalents": float(
+                                costs.reindex(others["job_id"]).mean()
+                            ),
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def epoch_equivalents(trajectories: pd.DataFrame) -> "pd.Series[float]":
+    """Return what each search cost in epochs of a full one, counted in operations.
+
+    Args:
+        trajectories: Rows of the table of that name.
+
+    Returns:
+        Job → sum over its epochs of the share of operations that were there.
+    """
+    by_job = trajectories.groupby("job_id")
+    share = by_job["active"].mean().astype("float64")
+    found: pd.Series[float] = share * by_job["epoch"].nunique()
+    return found
