@@ -1,17 +1,12 @@
 """The command line: plan, run, submit, status, report, export, sync, doctor, data, phantom."""
 
 import json
-import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,11 +14,10 @@ from iac_core.config import DatasetOptions
 from iac_core.errors import ConfigError, DataError, IacError, Problem
 from iac_core.registry import did_you_mean
 from iac_core.types import SegmentationDataset
-from orchestrator.cluster import Node, this_machine, unplaceable
+from orchestrator.cluster import Node, this_machine
+from orchestrator.consoles import err, out
 from orchestrator.forecast import Forecast
 from orchestrator.live_view import (
-    LineView,
-    LiveView,
     plan_table,
     progress_cells,
     stage_label,
@@ -40,13 +34,11 @@ from orchestrator.price import (
     device_here,
     forecast_lines,
     forecast_of,
-    keep_nodes,
     kept_nodes,
     machines_of,
     time_left,
 )
-from orchestrator.resources import ResourceSettings
-from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
+from orchestrator.running import RunOptions, run_session
 from orchestrator.session import Session, open_sweep, tables
 from orchestrator.spec import DatasetSettings, SweepError, load_sweep
 from results.errors import ResultsError
@@ -54,13 +46,11 @@ from results.errors import ResultsError
 if TYPE_CHECKING:
     from orchestrator.doctor import Finding
     from orchestrator.submission import Cluster
-    from orchestrator.tracking import BackgroundTracker
 
 EXIT_BAD_INPUT = 2
 EXIT_FAILED_JOBS = 1
 EXIT_STOPPED = 130
 _MOST_DROPPED = 10
-_PATIENCE_WITH_ANOTHER_WRITER_S = 60.0
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,9 +64,6 @@ cluster_app = typer.Typer(no_args_is_help=True, help="Look at sweeps submitted t
 app.add_typer(cluster_app, name="cluster")
 study_app = typer.Typer(no_args_is_help=True, help="Look at a sweep's study, and use it.")
 app.add_typer(study_app, name="study")
-out = Console(width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True)
-
 SweepPath = Annotated[Path, typer.Argument(help="The sweep file.", metavar="SWEEP")]
 DataOption = Annotated[
     list[str] | None, typer.Option("--data", help="Folder of a dataset.", metavar="NAME=PATH")
@@ -239,14 +226,14 @@ def run(
             again=again,
             waits_for_machines=wait_for_machines,
         )
-        progress = _run(session, how)
+        is_whole = run_session(session, how)
         was_stopped = session.stop_file.exists()
     finally:
         session.stop_file.unlink(missing_ok=True)
     if was_stopped:
         out.print("Stopped; the same command goes on from here.")
         raise typer.Exit(EXIT_STOPPED)
-    if any(failure is not None for failure in progress.ended.values()):
+    if not is_whole:
         raise typer.Exit(EXIT_FAILED_JOBS)
 
 
@@ -649,200 +636,6 @@ def phantom(
     out.print(Text(f"{verb} {patients} phantom patients in {folder}"), soft_wrap=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """How `run` runs.
-
-    Attributes:
-        address: A running cluster; None starts one on this machine.
-        inline: Run stages in this process.
-        reports: Write the report at the end.
-        unchecked: Do not compare the nodes of a cluster first.
-        again: Also try quarantined stages.
-        waits_for_machines: Start although stages fit no machine there is now.
-    """
-
-    address: str | None
-    inline: bool
-    reports: bool
-    unchecked: bool
-    again: bool
-    waits_for_machines: bool
-
-
-def _run(session: Session, how: RunOptions) -> SweepProgress:
-    """Run stages, keep MLflow up to date beside them, report at the end if all jobs were meant."""
-    from orchestrator.reporting import open_tracking, report_if_stale
-    from orchestrator.tracking import FinishedJob
-
-    found = session.plan()
-    out.print(f"{session.spec.name}: {len(found.states)} jobs")
-    out.print(plan_table(found))
-    with open_tracking(session, patience_s=_PATIENCE_WITH_ANOTHER_WRITER_S) as tracking:
-
-        def on_job_end(end: JobEnd) -> None:
-            finished = FinishedJob(job=end.state.job, tasks=end.state.tasks, failure=end.failure)
-            tracking.put(finished)
-
-        progress = _execute(session, found, on_job_end, how)
-        is_tuned = True
-        if session.spec.study is not None and how.reports and not session.stop_file.exists():
-            is_tuned = _tune(session, tracking, how)
-        failed = [failure for failure in progress.ended.values() if failure is not None]
-        stopped = len(progress.ended) < progress.n_jobs
-        is_whole = is_tuned and not failed
-        tracking.close("KILLED" if stopped else "FINISHED" if is_whole else "FAILED")
-        _print_failures(progress)
-        if not is_tuned:
-            raise typer.Exit(EXIT_FAILED_JOBS)
-        if tracking.trouble:
-            err.print(
-                Text(
-                    f"MLflow is away ({tracking.trouble}): {len(tracking.unsent)} jobs are kept "
-                    "and sent by `orchestrator sync`, or by the next run or report."
-                ),
-                soft_wrap=True,
-            )
-            return progress
-        if progress.ended and how.reports:
-            paths = report_if_stale(session, is_changed=tracking.n_written > 0)
-            out.print(Text(f"\nreport       {paths.html}"), soft_wrap=True)
-            out.print(Text(f"             {paths.markdown}"), soft_wrap=True)
-            out.print(Text(f"tables       {session.run_dir / 'tables'}"), soft_wrap=True)
-            out.print(Text(f"MLflow       {_mlflow_command(session)}"), soft_wrap=True)
-    return progress
-
-
-def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> bool:
-    """Run what is missing of the sweep's study; False if it could not go on."""
-    from orchestrator.confirmed import TrialFailedError, finished_trials
-    from orchestrator.ray_executor import RayExecutor
-    from orchestrator.study import StorageAwayError, leading, storage_answers
-    from orchestrator.tuning import study_lines, trial_line, tune
-
-    if how.inline:
-        err.print("The study is left out: its trials run on Ray (leave out --inline).")
-        return True
-
-    def on_told(number: int) -> None:
-        jobs = list(finished_trials(session, number))
-        for finished in jobs:
-            tracking.put(finished)
-        out.print(Text(trial_line(jobs[0].trial)), soft_wrap=True)
-
-    try:
-        with (
-            storage_answers(),
-            leading(session),
-            RayExecutor(n_cpus=session.spec.resources.cpus, address=how.address) as executor,
-            _stop_on_interrupt(session),
-        ):
-            room = session.room(has_gpus=executor.n_gpus() > 0, tries_quarantined=how.again)
-            # A kill may have come between the end of a trial and its run in MLflow.
-            for finished in finished_trials(session):
-                tracking.put(finished)
-            tuned = tune(
-                session,
-                room,
-                executor,
-                view=View(),
-                say=lambda line: out.print(Text(line), soft_wrap=True),
-                on_told=on_told,
-            )
-    except (StorageAwayError, TrialFailedError) as error:
-        err.print(Text(str(error)), style="red", soft_wrap=True)
-        return False
-    if tuned is not None:
-        for line in study_lines(session, tuned.confirmed):
-            out.print(Text(line), soft_wrap=True)
-    return True
-
-
-def _execute(
-    session: Session,
-    found: Plan,
-    on_job_end: Callable[[JobEnd], None],
-    how: RunOptions,
-) -> SweepProgress:
-    from orchestrator.executors import Executor, InlineExecutor
-
-    resources = session.spec.resources
-    room = session.room(tries_quarantined=how.again)
-    with ExitStack() as stack:
-        nodes = this_machine(resources.cpus)
-        executor: Executor = InlineExecutor()
-        if not how.inline and any(not state.is_done for state in found.states):
-            from orchestrator.ray_executor import RayExecutor
-
-            on_ray = stack.enter_context(RayExecutor(n_cpus=resources.cpus, address=how.address))
-            executor, nodes = on_ray, on_ray.nodes()
-            room = replace(room, has_gpus=on_ray.n_gpus() > 0)
-            if not how.waits_for_machines:
-                _refuse_unplaceable(found, resources, nodes)
-            if len(nodes) > 1 and not how.unchecked:
-                _refuse_unlike_nodes(session)
-        keep_nodes(session, nodes)
-        forecast = forecast_of(session, found, nodes)
-        view: View = LineView(out, session.store, forecast)
-        if out.is_terminal:
-            view = stack.enter_context(LiveView(out, found, session.store, forecast))
-        stack.enter_context(_stop_on_interrupt(session))
-        return run_sweep(
-            session.expansion.jobs,
-            room,
-            executor,
-            view=view,
-            on_job_end=on_job_end,
-            priority=forecast.priority,
-        )
-
-
-def _refuse_unlike_nodes(session: Session) -> None:
-    """Look at every node before anything runs there.
-
-    Raises:
-        ConfigError: If one differs in what matters.
-    """
-    from orchestrator.nodes import examine_nodes
-
-    wrong = [finding for finding in examine_nodes(session) if not finding.is_ok]
-    if wrong:
-        lines = "".join(f"\n    {finding.what}: {finding.text}" for finding in wrong)
-        raise ConfigError(
-            f"the nodes of a cluster must see the same, got{lines}\n`orchestrator doctor "
-            f"{session.spec.path} --cluster` looks again; --unchecked runs all the same"
-        )
-
-
-def _refuse_unplaceable(found: Plan, resources: ResourceSettings, nodes: Sequence[Node]) -> None:
-    """End before anything starts if a stage could wait for ever.
-
-    Raises:
-        ConfigError: With a line for each kind of stage that no machine can hold.
-    """
-    kinds = [str(row["kind"]) for row in found.counts() if row["to_run"]]
-    problems = unplaceable(resources, nodes, kinds)
-    if problems:
-        raise ConfigError("\n".join(problems))
-
-
-@contextmanager
-def _stop_on_interrupt(session: Session) -> Iterator[None]:
-    """First Ctrl-C: running stages checkpoint and end. Second: leave at once."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if session.stop_file.exists():
-            raise KeyboardInterrupt
-        request_stop(session.stop_file)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _by_size(sizes: Iterable[KeptFeatureSize]) -> Iterator[tuple[KeptFeatureSize, str]]:
     """Sizes that differ, each with the datasets that it holds for."""
     same: dict[tuple[str, float, int | None], list[KeptFeatureSize]] = {}
@@ -864,13 +657,6 @@ def _dataset(
     return open_dataset(layout, Path(path).expanduser(), options)
 
 
-def _mlflow_command(session: Session) -> str:
-    uri = session.tracking_uri
-    if uri.startswith("sqlite"):
-        return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}"
-    return uri
-
-
 def _overrides(data: list[str] | None) -> dict[str, str]:
     overrides = {}
     for entry in data or []:
@@ -879,15 +665,6 @@ def _overrides(data: list[str] | None) -> dict[str, str]:
             raise typer.BadParameter(f"--data must be NAME=PATH, got {entry!r}")
         overrides[name] = str(Path(folder).expanduser().resolve())
     return overrides
-
-
-def _print_failures(progress: SweepProgress) -> None:
-    for failure in progress.failures:
-        text = (
-            f"failed  {failure.stage} [{failure.key}] after epoch {failure.epoch}, "
-            f"{failure.kind}: {failure.error}"
-        )
-        err.print(Text(text), style="red", soft_wrap=True)
 
 
 def _print_problems(problems: tuple[Problem, ...]) -> None:

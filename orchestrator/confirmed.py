@@ -34,6 +34,7 @@ from orchestrator.study import (
     Proposal,
     cells_judged_on,
     close_stale,
+    name_objectives,
     open_storage,
     proposal_of,
     study_of,
@@ -143,6 +144,7 @@ def open_confirmed(session: Session) -> optuna.Study:
         directions=settings.directions,
         load_if_exists=True,
     )
+    name_objectives(study, settings.objectives)
     check_space(study, settings)
     close_stale(study)
     curves = curve_room(session)

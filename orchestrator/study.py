@@ -188,6 +188,13 @@ def proposal_of(session: Session, trial: optuna.trial.BaseTrial) -> Proposal:
     )
 
 
+def name_objectives(study: optuna.Study, names: Sequence[str]) -> None:
+    """Let a study say what its values are: dashboards and plots show it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(names))
+
+
 def close_stale(study: optuna.Study) -> int:
     """End trials that a dead process left running, and queue their parameters again.
 
@@ -233,9 +240,7 @@ def run_replayed_trials(
         directions=settings.directions,
         load_if_exists=True,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([_stand_in(name) for name in settings.objectives])
+    name_objectives(study, [_stand_in(name) for name in settings.objectives])
     check_space(study, settings)
     close_stale(study)
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
