@@ -161,15 +161,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
     Args:
         session: An open sweep with a study.
-        say: Takes a line for the user.
-        on_told: Called with the number of each trial that was run to its end.
+        on_told: Called with the number of each trial that was run to its end, or pruned.
     """
 
-    def __init__(
-        self, session: Session, say: Callable[[str], None], on_told: Callable[[int], None]
-    ) -> None:
-        self._session, self._settings = session, study_of(session)
-        self._say, self._on_told = say, on_told
+    def __init__(self, session: Session, on_told: Callable[[int], None]) -> None:
+        self._session, self._settings, self._on_told = session, study_of(session), on_told
         super().__init__(
             space=lambda trial: None,
             metric=list(self._settings.objectives),
@@ -216,7 +212,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         if result is not None and PRUNED_AT in result:
             trial.set_user_attr(PRUNED_AT, result[PRUNED_AT])
             self.study.tell(trial, state=TrialState.PRUNED)
-            self._say(f"trial {trial.number} fell behind at epoch {result[PRUNED_AT]} and ended")
+            self._on_told(trial.number)
             return
         if result is None or CELLS not in result:
             if error:
@@ -240,8 +236,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Restore nothing."""
 
 
-def finished_trials(session: Session, only: int | None = None) -> Iterator[FinishedJob]:
-    """Yield the finished jobs of confirmed trials, each with its trial, from the storage.
+def finished_trials(
+    session: Session, only: int | None = None
+) -> Iterator[FinishedJob | FinishedTrial]:
+    """Yield the finished jobs of confirmed trials, each with its trial, and pruned trials.
 
     Args:
         session: An open sweep with a study.
@@ -254,8 +252,16 @@ def finished_trials(session: Session, only: int | None = None) -> Iterator[Finis
     study = optuna.load_study(study_name=session.spec.name, storage=storage)
     cells = cells_judged_on(grid_cells(session, reads=False), settings)
     records = KnownRecords(session.store)
-    for found in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+    for found in study.get_trials(deepcopy=False, states=ENDED):
         if only is not None and found.number != only:
+            continue
+        if found.state == TrialState.PRUNED:
+            yield FinishedTrial(
+                number=found.number,
+                params=found.params,
+                values={},
+                pruned_at=found.user_attrs[PRUNED_AT],
+            )
             continue
         proposal = proposal_of(session, optuna.trial.FixedTrial(found.params))
         trial = FinishedTrial(
@@ -415,10 +421,10 @@ def run_confirmed_trials(
         room: What trials need.
         n_trials: Trials that the study is to have.
         say: Takes a line for the user.
-        on_told: Called with the number of each trial that was run to its end.
+        on_told: Called with the number of each trial that was run to its end, or pruned.
     """
     settings = study_of(session)
-    search = StudySearch(session, say, on_told)
+    search = StudySearch(session, on_told)
     n_left = n_trials - search.n_done
     if n_left <= 0:
         return search.study

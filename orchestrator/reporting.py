@@ -9,7 +9,7 @@ import pandas as pd
 
 from orchestrator.session import Session
 from orchestrator.study_settings import is_judged_on
-from orchestrator.tracking import BackgroundTracker, FinishedJob, Tracker
+from orchestrator.tracking import BackgroundTracker, FinishedJob, FinishedTrial, Tracker
 from results.collect import collect
 from results.report import ReportPaths, write_report
 from results.transfer import TunedArm
@@ -51,7 +51,9 @@ def open_tracking(session: Session, *, patience_s: float = 0.0) -> BackgroundTra
 def sync_sweep(session: Session) -> SyncResult:
     """Send every finished job that MLflow does not have."""
     done = [state for state in session.plan().states if state.is_done]
-    finished = [FinishedJob(job=state.job, tasks=state.tasks) for state in done]
+    finished: list[FinishedJob | FinishedTrial] = [
+        FinishedJob(job=state.job, tasks=state.tasks) for state in done
+    ]
     if session.spec.study is not None:
         from orchestrator.confirmed import finished_trials
 

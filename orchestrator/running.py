@@ -100,6 +100,7 @@ def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> b
     from orchestrator.confirmed import TrialFailedError, finished_trials
     from orchestrator.ray_executor import RayExecutor
     from orchestrator.study import StorageAwayError, leading, storage_answers
+    from orchestrator.tracking import FinishedTrial
     from orchestrator.tuning import study_lines, trial_line, tune
 
     if how.inline:
@@ -107,10 +108,12 @@ def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> b
         return True
 
     def on_told(number: int) -> None:
-        jobs = list(finished_trials(session, number))
-        for finished in jobs:
+        trial = None
+        for finished in finished_trials(session, number):
             tracking.put(finished)
-        out.print(Text(trial_line(jobs[0].trial)), soft_wrap=True)
+            trial = finished if isinstance(finished, FinishedTrial) else finished.trial
+        if trial is not None:
+            out.print(Text(trial_line(trial)), soft_wrap=True)
 
     try:
         with (

@@ -75,12 +75,14 @@ class FinishedTrial:
     Attributes:
         number: Of Optuna.
         params: What it drew.
-        values: Its objectives by name.
+        values: Its objectives by name; none if it was pruned.
+        pruned_at: Epoch of retraining at which it was pruned; None if it was not.
     """
 
     number: int
     params: Mapping[str, Any]
     values: Mapping[str, float]
+    pruned_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +163,8 @@ class Tracker:
             self._find_runs(client)
             client.update_run(self._parent_id, status="RUNNING")
 
-    def write(self, finished: FinishedJob) -> bool:
-        """Write a job unless its run is whole and says the same.
+    def write(self, finished: FinishedJob | FinishedTrial) -> bool:
+        """Write a job, or a trial without jobs, unless its run is whole and says the same.
 
         Returns:
             Whether anything was written.
@@ -173,6 +175,11 @@ class Tracker:
         if self._client is None:
             self.open()
         assert self._client is not None
+        if isinstance(finished, FinishedTrial):
+            is_new = finished.number not in self._trials
+            with _unavailable_if_it_fails():
+                self._run_of_trial(self._client, finished, int(time.time() * 1000))
+            return is_new
         digest = finished.digest()
         run = self._runs.get(finished.job.job_id)
         if run is not None and run.data.tags.get("iac.digest") == digest:
@@ -248,12 +255,10 @@ class Tracker:
         else:
             self._trials[number] = run.info.run_id
 
-    def _parent_of(self, client: MlflowClient, finished: FinishedJob, start_ms: int) -> str:
-        """The run that a job's is nested under: its trial's, made if missing, or the sweep's."""
-        trial = finished.trial
-        if trial is None:
-            return self._parent_id
+    def _run_of_trial(self, client: MlflowClient, trial: FinishedTrial, start_ms: int) -> str:
+        """The run of a trial below the sweep's, made if missing."""
         if trial.number not in self._trials:
+            pruned = {} if trial.pruned_at is None else {"iac.pruned_at": str(trial.pruned_at)}
             run_id = client.create_run(
                 self._experiment_id,
                 start_time=start_ms,
@@ -263,6 +268,7 @@ class Tracker:
                     "iac.sweep": self.sweep,
                     "iac.trial": str(trial.number),
                     "mlflow.parentRunId": self._parent_id,
+                    **pruned,
                 },
             ).info.run_id
             now = int(time.time() * 1000)
@@ -282,6 +288,9 @@ class Tracker:
         tables = job_tables(finished.tasks, self.store, sweep=self.sweep, failure=finished.failure)
         row = tables["jobs"].iloc[0]
         start_ms, end_ms = _span_ms(tables["stages"])
+        trial, parent_id = finished.trial, self._parent_id
+        if run is None and trial is not None:
+            parent_id = self._run_of_trial(client, trial, start_ms)
         if run is None:
             run = client.create_run(
                 self._experiment_id,
@@ -291,10 +300,8 @@ class Tracker:
                     "iac.kind": "job",
                     "iac.sweep": self.sweep,
                     "iac.job_id": job.job_id,
-                    "mlflow.parentRunId": self._parent_of(client, finished, start_ms),
-                    **(
-                        {} if finished.trial is None else {"iac.trial": str(finished.trial.number)}
-                    ),
+                    "mlflow.parentRunId": parent_id,
+                    **({} if trial is None else {"iac.trial": str(trial.number)}),
                 },
             )
         run_id = run.info.run_id
@@ -456,10 +463,10 @@ class BackgroundTracker:
         self._pause_s = pause_s
         self._lease: Lease | None = None
         self._is_closing = threading.Event()
-        self._queue: queue.Queue[FinishedJob | None] = queue.Queue()
+        self._queue: queue.Queue[FinishedJob | FinishedTrial | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self.n_written = 0
-        self.unsent: deque[FinishedJob] = deque()
+        self.unsent: deque[FinishedJob | FinishedTrial] = deque()
         self.trouble = ""
         self._error: Exception | None = None
         self._thread.start()
@@ -476,8 +483,8 @@ class BackgroundTracker:
         if self._lease is not None:
             self._lease.give_back()
 
-    def put(self, finished: FinishedJob) -> None:
-        """Take a job on."""
+    def put(self, finished: FinishedJob | FinishedTrial) -> None:
+        """Take a job on, or a trial without jobs."""
         self._queue.put(finished)
 
     def close(self, status: str) -> None:
@@ -539,7 +546,7 @@ class BackgroundTracker:
         except Exception as error:  # noqa: BLE001 - raised again by `close`, in the main thread
             self._error = error
 
-    def _next(self, again: float) -> Sequence[FinishedJob] | None:
+    def _next(self, again: float) -> Sequence[FinishedJob | FinishedTrial] | None:
         """The next job, none when what is unsent is due again, or None at the end."""
         try:
             timeout = max(0.0, again - time.monotonic()) if again else None

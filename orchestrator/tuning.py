@@ -62,10 +62,11 @@ def study_lines(session: Session, confirmed: optuna.Study) -> Iterator[str]:
     yield from describe(surprise_of(confirmed, settings))
 
 
-def trial_line(trial: FinishedTrial | None) -> str:
+def trial_line(trial: FinishedTrial) -> str:
     """Return what is said of a trial that has ended."""
-    assert trial is not None
     values = ", ".join(f"{name} {value:.4g}" for name, value in trial.values.items())
+    if trial.pruned_at is not None:
+        values = f"fell behind at epoch {trial.pruned_at} of retraining and ended"
     drawn = ", ".join(f"{name}={value}" for name, value in trial.params.items())
     return f"trial {trial.number}: {values}  ({drawn})"
 

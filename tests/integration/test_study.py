@@ -213,7 +213,7 @@ def test_trials_that_fall_behind_end_early(write_sweep, tmp_path):
         **{"retrain: {epochs: 2,": "retrain: {epochs: 150,"},
     )
     assert [trial.state for trial in study.trials] == [TrialState.PRUNED], output
-    assert "trial 0 fell behind at epoch" in output
+    assert "trial 0: fell behind at epoch" in output
     assert "0 trials confirmed, 1 ended early" in output
     retrained = list((tmp_path / "runs" / "store" / "retrain").glob("*/manifest.json"))
     assert len(retrained) == 1  # of the full search
@@ -223,4 +223,8 @@ def test_trials_that_fall_behind_end_early(write_sweep, tmp_path):
         if json.loads(path.read_text())["outcome"] == "stopped"
     ]
     assert len(stopped) == 1
+    client = mlflow_of(tmp_path / "runs")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    (trial,) = [run for run in runs if run.data.tags["iac.kind"] == "trial"]
+    assert int(trial.data.tags["iac.pruned_at"]) == study.trials[0].user_attrs["iac:pruned_at"]
     assert not list((tmp_path / "runs" / "tiny").glob("stop*"))
