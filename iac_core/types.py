@@ -253,11 +253,15 @@ class OperationPruner(Protocol):
         ...
 
 
+Reported = float | Sequence[tuple[int, float]]
+"""A number of an epoch, or ``(epochs that had ended, number)`` of all epochs that have one."""
+
+
 @runtime_checkable
 class Reporter(Protocol):
     """What a stage tells the outside while it runs, and asks of it."""
 
-    def progress(self, *, epoch: int, n_epochs: int, **values: float) -> None:
+    def progress(self, *, epoch: int, n_epochs: int, **values: Reported) -> None:
         """Report an epoch that has ended, with named numbers (loss, operations left …)."""
         ...
 
@@ -269,7 +273,7 @@ class Reporter(Protocol):
 class SilentReporter:
     """Reports nothing and never stops."""
 
-    def progress(self, *, epoch: int, n_epochs: int, **values: float) -> None:
+    def progress(self, *, epoch: int, n_epochs: int, **values: Reported) -> None:
         """Do nothing."""
 
     def should_stop(self) -> bool:

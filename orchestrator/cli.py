@@ -363,12 +363,14 @@ def replay(
 @study_app.command("show")
 def study_show(sweep: SweepPath, data: DataOption = None, runs: RunsOption = _RUNS) -> None:
     """Show the confirmed trials that no other one beats, and how far replays were off."""
+    from orchestrator.study import storage_answers
     from orchestrator.study_export import load_confirmed
     from orchestrator.tuning import study_lines
 
     session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
-    for line in study_lines(session, load_confirmed(session)):
-        out.print(Text(line), soft_wrap=True)
+    with storage_answers():
+        for line in study_lines(session, load_confirmed(session)):
+            out.print(Text(line), soft_wrap=True)
 
 
 @study_app.command("export")
@@ -382,10 +384,12 @@ def study_export(
     runs: RunsOption = _RUNS,
 ) -> None:
     """Write a sweep file with the tuned settings as a pruner, for every cell of the grid."""
+    from orchestrator.study import storage_answers
     from orchestrator.study_export import export_study
 
     session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
-    written = export_study(session, into, trial)
+    with storage_answers():
+        written = export_study(session, into, trial)
     out.print(Text(f"{written.path}: trial {written.number}, {written.why}"), soft_wrap=True)
 
 

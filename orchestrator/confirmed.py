@@ -9,14 +9,18 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+import ray
+from optuna.trial import FrozenTrial, TrialState
 from ray import tune
+from ray.exceptions import RayError
+from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -32,19 +36,22 @@ from orchestrator.study import (
     CELLS,
     SETTINGS,
     Proposal,
+    causes,
     cells_judged_on,
     close_stale,
-    name_objectives,
     open_storage,
+    prepare,
+    proposal_again,
     proposal_of,
     study_of,
 )
-from orchestrator.study_settings import StudySettings, check_space
+from orchestrator.study_settings import StudySettings
 from orchestrator.tracking import FinishedJob, FinishedTrial
 from orchestrator.trial_pruning import CurveRoom, TrialCurve, curve_room, own_stop_file
 from workers.job import Job
 from workers.stage_store import StageStore
 
+logger = logging.getLogger(__name__)
 PRUNED_AT = "iac:pruned_at"
 """Attribute of a trial that was pruned: the epoch of retraining."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -52,8 +59,6 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 DICE_LOSS = "dice_loss"
 """Name of the constraint: loss against the full search, beyond what is allowed."""
 _MOST_REPEATS = 200
-_NO_DEVICE = {"cpu": 0, "memory": 1}
-"""What a trial reserves; Tune wants something, and a byte keeps no stage from its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,13 +134,25 @@ def objectives_of(outcomes: Sequence[CellOutcome], settings: StudySettings) -> d
     }
 
 
+def dice_loss_of(trial: FrozenTrial, settings: StudySettings) -> float | None:
+    """Return the validation Dice that a confirmed trial loses against the full search."""
+    losses = [float(cell[DICE_LOSS]) for cell in trial.user_attrs.get(CELLS, ())]
+    return settings.over_cells(DICE_LOSS, losses) if losses else None
+
+
+def is_feasible(trial: FrozenTrial, settings: StudySettings) -> bool:
+    """Whether a trial loses no more Dice than the study allows now."""
+    loss = dice_loss_of(trial, settings)
+    return settings.max_dice_loss is None or loss is None or loss <= settings.max_dice_loss
+
+
 def open_confirmed(session: Session) -> optuna.Study:
     """Return the study of confirmed trials, made if it is missing; stale trials are queued again.
 
     Only for the one process that leads the study.
 
     Raises:
-        ConfigError: If the space does not suit earlier trials.
+        ConfigError: If objectives or space do not suit earlier trials.
     """
     settings = study_of(session)
     study = optuna.create_study(
@@ -144,8 +161,7 @@ def open_confirmed(session: Session) -> optuna.Study:
         directions=settings.directions,
         load_if_exists=True,
     )
-    name_objectives(study, settings.objectives)
-    check_space(study, settings)
+    prepare(study, settings, settings.objectives)
     close_stale(study)
     curves = curve_room(session)
     if curves is not None:
@@ -161,11 +177,16 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
     Args:
         session: An open sweep with a study.
+        deadline: No trial starts after it, on the monotonic clock.
         on_told: Called with the number of each trial that was run to its end, or pruned.
+
+    Attributes:
+        n_failed: Trials whose search has failed.
     """
 
-    def __init__(self, session: Session, on_told: Callable[[int], None]) -> None:
+    def __init__(self, session: Session, deadline: float, on_told: Callable[[int], None]) -> None:
         self._session, self._settings, self._on_told = session, study_of(session), on_told
+        self._deadline, self.n_failed = deadline, 0
         super().__init__(
             space=lambda trial: None,
             metric=list(self._settings.objectives),
@@ -193,6 +214,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ANN401 - Tune's own: settings, or a mark
         """Return settings that were not searched for yet, or the mark of the end."""
+        if self._session.stop_file.exists() or time.monotonic() > self._deadline:
+            return Searcher.FINISHED
         for _ in range(_MOST_REPEATS):
             trial = self.study.ask()
             proposal = proposal_of(self._session, trial)
@@ -216,6 +239,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             return
         if result is None or CELLS not in result:
             if error:
+                self.n_failed += 1
                 self.study.tell(trial, state=TrialState.FAIL)
             self._seen.discard(trial.user_attrs[SETTINGS])
             return
@@ -263,7 +287,10 @@ def finished_trials(
                 pruned_at=found.user_attrs[PRUNED_AT],
             )
             continue
-        proposal = proposal_of(session, optuna.trial.FixedTrial(found.params))
+        proposal = proposal_again(session, found)
+        if proposal is None:
+            logger.warning("trial %d ran with settings that the sweep no longer has", found.number)
+            continue
         trial = FinishedTrial(
             number=found.number,
             params=found.params,
@@ -309,6 +336,8 @@ class TrialRoom:
         Raises:
             TrialFailedError: If a job failed.
         """
+        if self.room.stop_file.exists():
+            return None
         jobs = [trial_job(cell, proposal) for cell in self.cells]
         if self.curves is None:
             states = run_jobs(jobs, self.room, executor)
@@ -346,7 +375,7 @@ class TrialRoom:
 
 
 class TrialFailedError(Exception):
-    """A job of a trial has failed."""
+    """A job of a trial has failed, or the study was cut off."""
 
 
 def run_jobs(
@@ -385,6 +414,14 @@ def _trainable(config: Mapping[str, Any], room: TrialRoom) -> None:
         tune.report(result)
 
 
+def _here() -> dict[str, float]:
+    """What a trial reserves: no device, and a place on the driver's host, which sees its files.
+
+    Tune wants memory or a CPU; a byte keeps no stage from its place.
+    """
+    return {"cpu": 0, "memory": 1, f"node:{ray.util.get_node_ip_address()}": 1e-4}
+
+
 class _Failures(tune.Callback):  # type: ignore[misc]
     """Says why a trial failed, in a line."""
 
@@ -409,9 +446,10 @@ def run_confirmed_trials(
     room: TrialRoom,
     *,
     n_trials: int,
+    deadline: float,
     say: Callable[[str], None],
     on_told: Callable[[int], None] = lambda number: None,
-) -> optuna.Study:
+) -> int:
     """Search for queued settings, then for what the sampler draws, until the study has its trials.
 
     Ray is running in this process.
@@ -420,29 +458,37 @@ def run_confirmed_trials(
         session: An open sweep with a study.
         room: What trials need.
         n_trials: Trials that the study is to have.
+        deadline: None starts after it, on the monotonic clock.
         say: Takes a line for the user.
         on_told: Called with the number of each trial that was run to its end, or pruned.
+
+    Returns:
+        Trials whose search has failed.
+
+    Raises:
+        TrialFailedError: If what Tune runs on failed, as when the host ran out of memory.
     """
     settings = study_of(session)
-    search = StudySearch(session, on_told)
+    search = StudySearch(session, deadline, on_told)
     n_left = n_trials - search.n_done
     if n_left <= 0:
-        return search.study
+        return 0
     # Tune's own screen and logs: the trials are in Optuna's storage and in MLflow.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # A trial that was pruned has no objectives.
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+    # Ours lets running stages checkpoint; Tune's would kill them.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scratch = Path(tempfile.mkdtemp(prefix="tune-"))
     try:
         tune.Tuner(
-            tune.with_resources(tune.with_parameters(_trainable, room=room), _NO_DEVICE),
+            tune.with_resources(tune.with_parameters(_trainable, room=room), _here()),
             tune_config=tune.TuneConfig(
                 search_alg=search,
                 num_samples=n_left,
                 max_concurrent_trials=settings.concurrent,
-                time_budget_s=None if settings.hours is None else 3600 * settings.hours,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}",
             ),
@@ -450,6 +496,13 @@ def run_confirmed_trials(
                 storage_path=str(scratch), name="study", verbose=0, callbacks=[_Failures(say)]
             ),
         ).fit()
+    except (RayError, TuneError, RuntimeError) as error:
+        # Not a search, which fails its trial alone, but what Tune itself runs on.
+        cause = list(causes(error))[-1]
+        reason = f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
+        raise TrialFailedError(
+            f"the study was cut off ({reason}); the same command goes on"
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return search.study
+    return search.n_failed

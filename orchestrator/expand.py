@@ -1,13 +1,13 @@
 """From a sweep to its jobs, in a stable order, each once."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from iac_core.errors import ConfigError
-from orchestrator.spec import AXES, SweepSpec
-from workers.job import Job, JobSettings
+from orchestrator.spec import AXES, SHORT_AXES, SweepSpec
+from workers.job import Job, JobSettings, flat_value, plain
 
 Cell = Mapping[str, Any]
 _WITHOUT_CELLS = ("no_cell", "no_cell_longer")
@@ -61,6 +61,23 @@ def expand(spec: SweepSpec) -> Expansion:
     if not jobs:
         raise ConfigError(f"{spec.path}: a sweep must have a job, got none; loosen its excludes")
     return Expansion(jobs=tuple(jobs.values()), dropped=tuple(dropped))
+
+
+def is_on_cell(job: Job, cell: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a job lies on a part of the grid.
+
+    Args:
+        job: The job.
+        cell: Axis → values of which it has one; every job if empty.
+    """
+    flat = job.flat_settings()
+    named = {"dataset": job.dataset, "backbone": job.backbone, "seed": job.seed}
+    for axis, values in cell.items():
+        setting = SHORT_AXES.get(axis, axis)
+        value = named.get(axis, flat.get(f"config_{setting.replace('.', '_', 1)}"))
+        if value not in [flat_value(plain(wanted)) for wanted in values]:
+            return False
+    return True
 
 
 def _is_possible(spec: SweepSpec, cell: Cell) -> bool:

@@ -1,18 +1,22 @@
 """From an open sweep to MLflow, tables and report."""
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from orchestrator.expand import is_on_cell
 from orchestrator.session import Session
-from orchestrator.study_settings import is_judged_on
 from orchestrator.tracking import BackgroundTracker, FinishedJob, FinishedTrial, Tracker
 from results.collect import collect
 from results.report import ReportPaths, write_report
 from results.transfer import TunedArm
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +61,26 @@ def sync_sweep(session: Session) -> SyncResult:
     if session.spec.study is not None:
         from orchestrator.confirmed import finished_trials
 
-        finished += finished_trials(session)
+        with _without_the_study():
+            finished += finished_trials(session)
     with open_tracking(session) as tracking:
         for one in finished:
             tracking.put(one)
         tracking.close("FINISHED")
     n_present = len(finished) - tracking.n_written - len(tracking.unsent)
     return SyncResult(n_written=tracking.n_written, n_present=n_present, trouble=tracking.trouble)
+
+
+@contextmanager
+def _without_the_study() -> Iterator[None]:
+    """Say that the study's storage is away, and go on: the grid is there all the same."""
+    from orchestrator.study import StorageAwayError, storage_answers
+
+    try:
+        with storage_answers():
+            yield
+    except StorageAwayError as error:
+        logger.warning("the study is left out: %s", error)
 
 
 def report_sweep(session: Session, tracking_uri: str | None) -> ReportPaths:
@@ -92,7 +109,8 @@ def report_sweep(session: Session, tracking_uri: str | None) -> ReportPaths:
     if session.spec.study is not None:
         from orchestrator.study_report import study_pages
 
-        study = study_pages(session)
+        with _without_the_study():
+            study = study_pages(session)
     return write_report(
         tables,
         session.run_dir / "report",
@@ -122,7 +140,7 @@ def tuned_arms(session: Session) -> list[TunedArm]:
                 for axis, values in tuned.judged_on.items()
                 if not axis.startswith("split.")
             ),
-            seen=frozenset(job.job_id for job in jobs if is_judged_on(job, tuned.judged_on)),
+            seen=frozenset(job.job_id for job in jobs if is_on_cell(job, tuned.judged_on)),
             references=("none", *plain),
         )
         for pruner, tuned in spec.tuned.items()

@@ -52,7 +52,7 @@ def run_session(session: Session, how: RunOptions) -> bool:
     """Run stages, keep MLflow up to date beside them, report at the end if all jobs were meant.
 
     Returns:
-        Whether no job failed, and the study could go on to its end if there is one.
+        Whether no job and no trial of the study failed, as far as they were run.
     """
     from orchestrator.reporting import open_tracking, report_if_stale
     from orchestrator.tracking import FinishedJob
@@ -71,12 +71,10 @@ def run_session(session: Session, how: RunOptions) -> bool:
         if session.spec.study is not None and how.reports and not session.stop_file.exists():
             is_tuned = _tune(session, tracking, how)
         failed = [failure for failure in progress.ended.values() if failure is not None]
-        stopped = len(progress.ended) < progress.n_jobs
+        stopped = len(progress.ended) < progress.n_jobs or session.stop_file.exists()
         is_whole = is_tuned and not failed
         tracking.close("KILLED" if stopped else "FINISHED" if is_whole else "FAILED")
         _print_failures(progress)
-        if not is_tuned:
-            return False
         if tracking.trouble:
             err.print(
                 Text(
@@ -87,7 +85,8 @@ def run_session(session: Session, how: RunOptions) -> bool:
             )
             return is_whole
         if progress.ended and how.reports:
-            paths = report_if_stale(session, is_changed=tracking.n_written > 0)
+            is_changed = tracking.n_written > 0 or session.spec.study is not None
+            paths = report_if_stale(session, is_changed=is_changed)
             out.print(Text(f"\nreport       {paths.html}"), soft_wrap=True)
             out.print(Text(f"             {paths.markdown}"), soft_wrap=True)
             out.print(Text(f"tables       {session.run_dir / 'tables'}"), soft_wrap=True)
@@ -96,7 +95,7 @@ def run_session(session: Session, how: RunOptions) -> bool:
 
 
 def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> bool:
-    """Run what is missing of the sweep's study; False if it could not go on."""
+    """Run what is missing of the sweep's study; False if it could not go on, or a trial failed."""
     from orchestrator.confirmed import TrialFailedError, finished_trials
     from orchestrator.ray_executor import RayExecutor
     from orchestrator.study import StorageAwayError, leading, storage_answers
@@ -134,13 +133,14 @@ def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> b
                 say=lambda line: out.print(Text(line), soft_wrap=True),
                 on_told=on_told,
             )
+            if tuned is None:
+                return True
+            for line in study_lines(session, tuned.confirmed):
+                out.print(Text(line), soft_wrap=True)
+            return tuned.n_failed == 0
     except (StorageAwayError, TrialFailedError) as error:
         err.print(Text(str(error)), style="red", soft_wrap=True)
         return False
-    if tuned is not None:
-        for line in study_lines(session, tuned.confirmed):
-            out.print(Text(line), soft_wrap=True)
-    return True
 
 
 def _execute(

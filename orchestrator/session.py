@@ -136,6 +136,7 @@ def open_sweep(
     except SweepError as error:
         found = _problems_of_folders(error.datasets) if needs_data else []
         raise SweepError([*error.problems, *found]) from error
+    runs_dir = runs_dir.absolute()  # a trial of a study runs in a folder of its own
     store = _open_store(spec, runs_dir, needs_data=needs_data)
     expansion = expand(spec)
     problems: list[Problem] = []
@@ -165,8 +166,11 @@ def _open_store(spec: SweepSpec, runs_dir: Path, *, needs_data: bool) -> StageSt
     Raises:
         SweepError: If it cannot be used.
     """
+    root: Path | str = spec.store or runs_dir / "store"
+    if isinstance(root, str) and "://" not in root:
+        root = Path(root).absolute()
     try:
-        store = StageStore(spec.store or runs_dir / "store")
+        store = StageStore(root)
         store.place.check(writes=needs_data)
     except ConfigError as error:
         found = _problems_of_folders(spec.datasets) if needs_data else []

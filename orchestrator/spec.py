@@ -317,8 +317,9 @@ class _Reader:
         """Where arms come from whose settings a study chose."""
         found = {}
         for pruner, raw in self._mapping(("tuned",), self.file.sweep.get("tuned")).items():
-            if pruner not in pruners:
-                self._unknown(("tuned", pruner), pruner, list(pruners), "a tuned pruner")
+            known = [name for name, settings in pruners.items() if settings is not None]
+            if pruner not in known:
+                self._unknown(("tuned", pruner), pruner, known, "a tuned pruner")
             settings = self._parsed(("tuned", pruner), TunedSettings, raw)
             if settings is not None:
                 found[pruner] = settings

@@ -21,15 +21,15 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from iac_core.errors import ConfigError, IacError
+from orchestrator.expand import is_on_cell
 from orchestrator.recorded import GridCell
 from orchestrator.replays import Replayed, ReplayRoom
 from orchestrator.session import Session
 from orchestrator.spec import changed_settings
 from orchestrator.study_settings import (
     StudySettings,
-    check_space,
+    check_study,
     draw,
-    is_judged_on,
 )
 from workers.job import content_hash, plain
 from workers.lease import Lease
@@ -73,16 +73,17 @@ def storage_answers() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        causes = list(_causes(error))
-        if not any(isinstance(one, (StorageInternalError, SQLAlchemyError)) for one in causes):
+        found = list(causes(error))
+        if not any(isinstance(one, (StorageInternalError, SQLAlchemyError)) for one in found):
             raise
-        reason = str(causes[-1]).splitlines()[0]
+        reason = str(found[-1]).splitlines()[0]
         raise StorageAwayError(
             f"the study's storage is away ({reason}); the same command goes on"
         ) from error
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came from, the first cause last."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -129,7 +130,7 @@ def open_storage_at(address: StorageAddress) -> optuna.storages.BaseStorage:
     """Return a storage of studies."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if address.url is not None:
-        return optuna.storages.RDBStorage(address.url)
+        return optuna.storages.RDBStorage(address.url, engine_kwargs={"pool_pre_ping": True})
     address.journal.parent.mkdir(parents=True, exist_ok=True)
     return optuna.storages.JournalStorage(JournalFileBackend(str(address.journal)))
 
@@ -164,7 +165,7 @@ def cells_judged_on(cells: Sequence[GridCell], settings: StudySettings) -> list[
     Raises:
         ConfigError: If there is none.
     """
-    chosen = [cell for cell in cells if is_judged_on(cell.job, settings.judged_on)]
+    chosen = [cell for cell in cells if is_on_cell(cell.job, settings.judged_on)]
     if not chosen:
         raise ConfigError(
             f"study.judged_on must leave a cell of the grid, got {dict(settings.judged_on)}; "
@@ -188,11 +189,25 @@ def proposal_of(session: Session, trial: optuna.trial.BaseTrial) -> Proposal:
     )
 
 
-def name_objectives(study: optuna.Study, names: Sequence[str]) -> None:
-    """Let a study say what its values are: dashboards and plots show it."""
+def prepare(study: optuna.Study, settings: StudySettings, objectives: Sequence[str]) -> None:
+    """Check that a study can go on, and let it say what its values are.
+
+    Raises:
+        ConfigError: If objectives or space do not suit its earlier trials.
+    """
+    check_study(study, settings, objectives)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names(list(names))
+        study.set_metric_names(list(objectives))
+
+
+def proposal_again(session: Session, trial: FrozenTrial) -> Proposal | None:
+    """Return what a trial has run; None if the sweep file says something else by now."""
+    try:
+        found = proposal_of(session, optuna.trial.FixedTrial(trial.params))
+    except (ValueError, ConfigError):
+        return None
+    return found if trial.user_attrs.get(SETTINGS, found.identity) == found.identity else None
 
 
 def close_stale(study: optuna.Study) -> int:
@@ -240,12 +255,11 @@ def run_replayed_trials(
         directions=settings.directions,
         load_if_exists=True,
     )
-    name_objectives(study, [_stand_in(name) for name in settings.objectives])
-    check_space(study, settings)
+    prepare(study, settings, [_stand_in(name) for name in settings.objectives])
     close_stale(study)
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     seen = {trial.user_attrs[SETTINGS] for trial in done}
-    n_repeats, deadline = 0, _deadline(settings)
+    n_repeats, deadline = 0, deadline_of(settings)
     while len(seen) < settings.replayed and n_repeats < _MOST_REPEATS:
         if time.monotonic() > deadline:
             break
@@ -266,8 +280,8 @@ def run_replayed_trials(
     return study
 
 
-def _deadline(settings: StudySettings) -> float:
-    """When no further trial starts."""
+def deadline_of(settings: StudySettings) -> float:
+    """When no further trial starts, from now on; on the monotonic clock."""
     return float("inf") if settings.hours is None else time.monotonic() + 3600 * settings.hours
 
 

@@ -1,6 +1,7 @@
 """A tuned setting as a sweep file of its own, ready to run on every cell of the grid."""
 
 import copy
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from iac_core.errors import ConfigError
 from iac_core.pruners import OPERATION_PRUNERS
-from orchestrator.confirmed import DICE_LOSS
+from orchestrator.confirmed import DICE_LOSS, is_feasible
+from orchestrator.expand import is_on_cell
+from orchestrator.recorded import grid_cells
 from orchestrator.session import Session
-from orchestrator.study import open_storage, proposal_of, study_of
+from orchestrator.study import cells_judged_on, open_storage, proposal_again, study_of
 from orchestrator.sweep_file import read_sweep_file, sweep_text
 from workers.job import plain
 
 TUNED = "tuned"
-"""Name of the tuned pruner in the new file."""
+"""Name of the tuned pruner in the new file; numbered if there is one already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +53,6 @@ def load_confirmed(session: Session) -> optuna.Study:
     return optuna.load_study(study_name=session.spec.name, storage=storage)
 
 
-def is_feasible(trial: FrozenTrial) -> bool:
-    """Whether a trial loses no more Dice than the study allows."""
-    return all(value <= 0 for value in trial.constraints.values())
-
-
 def chosen_trial(session: Session, study: optuna.Study) -> tuple[FrozenTrial, str]:
     """Return the trial to go on with, and why.
 
@@ -66,7 +64,7 @@ def chosen_trial(session: Session, study: optuna.Study) -> tuple[FrozenTrial, st
     """
     settings = study_of(session)
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    feasible = [trial for trial in done if is_feasible(trial)]
+    feasible = [trial for trial in done if is_feasible(trial, settings)]
     if not feasible:
         raise ConfigError(
             f"a study must have a finished trial within {DICE_LOSS} {settings.max_dice_loss} to "
@@ -109,19 +107,34 @@ def export_study(session: Session, into: Path | None, number: int | None) -> Exp
         trial, why = chosen_trial(session, study)
     else:
         trial, why = _numbered(study, number), "named by --trial"
-    proposal = proposal_of(session, optuna.trial.FixedTrial(trial.params))
+    proposal = proposal_again(session, trial)
+    if proposal is None:
+        raise ConfigError(
+            f"{old}: pruners and study.space must stay as trial {trial.number} ran with them, got "
+            "others; put them back to export it"
+        )
     kind = _type_of(session, proposal.pruner)
     data: dict[str, Any] = copy.deepcopy(dict(read_sweep_file(old).sweep))
     data.pop("study")
     data["name"] = f"{session.spec.name}_tuned"
-    data.setdefault("pruners", {})[TUNED] = {"type": kind, **plain(proposal.settings)}
-    data["grid"]["pruner"] = [*data["grid"]["pruner"], TUNED]
+    arms = data["grid"]["pruner"]
+    arm = next(
+        name
+        for name in itertools.chain([TUNED], (f"{TUNED}_{n}" for n in itertools.count(2)))
+        if name not in arms and name not in (data.get("pruners") or {})
+    )
+    data["pruners"] = {
+        **(data.get("pruners") or {}),
+        arm: {"type": kind, **plain(proposal.settings)},
+    }
+    data["grid"]["pruner"] = [*arms, arm]
     data["tuned"] = {
-        TUNED: {
+        **(data.get("tuned") or {}),
+        arm: {
             "study": session.spec.name,
             "trial": trial.number,
             "judged_on": _judged_on(session),
-        }
+        },
     }
     _score_test_patients(data)
     text = sweep_text(data)
@@ -136,9 +149,13 @@ def export_study(session: Session, into: Path | None, number: int | None) -> Exp
 
 def _judged_on(session: Session) -> dict[str, list[Any]]:
     """Axis → values of the cells that the study was judged on, every axis of the grid named."""
-    chosen = study_of(session).judged_on
+    cells = cells_judged_on(grid_cells(session, reads=False), study_of(session))
     return {
-        axis.name: list(chosen.get(axis.name, axis.values))
+        axis.name: [
+            value
+            for value in axis.values
+            if any(is_on_cell(cell.job, {axis.name: (value,)}) for cell in cells)
+        ]
         for axis in session.spec.axes
         if axis.name != "pruner"
     }

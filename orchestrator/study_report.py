@@ -1,5 +1,6 @@
 """What the report shows of a sweep's study: its confirmed trials, and Optuna's own plots."""
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -11,16 +12,16 @@ from optuna.search_space import intersection_search_space
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as plots
 
-from orchestrator.confirmed import DICE_LOSS
+from orchestrator.confirmed import DICE_LOSS, dice_loss_of, is_feasible
 from orchestrator.proposals import REPLAYED, describe, surprise_of
 from orchestrator.session import Session
 from orchestrator.study import STAND_IN, open_storage, pareto_order, study_of
-from orchestrator.study_export import is_feasible
 from orchestrator.study_settings import StudySettings
 from orchestrator.trial_pruning import curve_room
 from results.figures import svg_drawn_by
 from results.report import Illustration, Section, StudyPages
 
+logger = logging.getLogger(__name__)
 _FEWEST_TRIALS = 4
 """Fewer trials make no plot."""
 
@@ -86,7 +87,7 @@ def _confirmed_section(
                 *(f"{value:.4g}" for value in trial.values),
                 _loss(trial, settings),
                 "yes" if trial.number in front else "",
-                "yes" if is_feasible(trial) else "no",
+                "yes" if is_feasible(trial, settings) else "no",
                 "a replay" if REPLAYED in trial.user_attrs else "the sampler",
             )
             for trial in sorted(done, key=lambda trial: trial.values)
@@ -95,9 +96,8 @@ def _confirmed_section(
 
 
 def _loss(trial: FrozenTrial, settings: StudySettings) -> str:
-    if settings.max_dice_loss is None or DICE_LOSS not in trial.constraints:
-        return "—"
-    return f"{trial.constraints[DICE_LOSS] + settings.max_dice_loss:.4f}"
+    loss = dice_loss_of(trial, settings)
+    return "—" if loss is None else f"{loss:.4f}"
 
 
 def _short(value: object) -> str:
@@ -123,7 +123,11 @@ def _study_figures(
             f"Pareto front {said}.",
             lambda: plots.plot_pareto_front(study, target_names=list(names)),
         )
-    shared = intersection_search_space(done)
+    shared = [
+        name
+        for name in sorted(intersection_search_space(done))
+        if len({trial.params[name] for trial in done}) > 1
+    ]
     for place, name in enumerate(names):
         if len({trial.values[place] for trial in done}) < 2 or not shared:
             continue
@@ -142,7 +146,7 @@ def _study_figures(
             yield from _drawn(
                 f"study_{which}_{kind}_{name}",
                 f"{words} {name}, {said}.",
-                partial(draw, study, params=sorted(shared), target=target, target_name=name),
+                partial(draw, study, params=shared, target=target, target_name=name),
             )
 
 
@@ -158,4 +162,10 @@ def _timeline(study: optuna.Study) -> Iterator[Illustration]:
 def _drawn(name: str, caption: str, draw: Callable[[], Any]) -> Iterator[Illustration]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield Illustration(name=name, caption=caption, svg=svg_drawn_by(draw))
+        try:
+            svg = svg_drawn_by(draw)
+        except (RuntimeError, ValueError) as error:
+            # Optuna refuses some studies, such as one in which no setting makes a difference.
+            logger.warning("the report lacks %s: %s", name, error)
+            return
+        yield Illustration(name=name, caption=caption, svg=svg)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from iac_core.config import require, require_at_least, require_positive
 from iac_core.errors import ConfigError
-from workers.job import Job
 
 if TYPE_CHECKING:
     import optuna
@@ -193,22 +192,6 @@ class TunedSettings:
     judged_on: Mapping[str, tuple[Any, ...]]
 
 
-def is_judged_on(job: Job, judged_on: Mapping[str, tuple[Any, ...]]) -> bool:
-    """Whether a job lies on one of the cells that a study is judged on.
-
-    Args:
-        job: The job.
-        judged_on: Axis → values; every cell if empty.
-    """
-    flat = job.flat_settings()
-    named = {"dataset": job.dataset, "backbone": job.backbone, "seed": job.seed}
-    for axis, values in judged_on.items():
-        value = named.get(axis, flat.get(f"config_{axis.replace('.', '_', 1)}"))
-        if value not in values:
-            return False
-    return True
-
-
 def draw(trial: "optuna.trial.BaseTrial", settings: StudySettings) -> tuple[str, dict[str, Any]]:
     """Draw a pruner and its settings: a setting is drawn only if its pruner is.
 
@@ -238,14 +221,27 @@ def draw(trial: "optuna.trial.BaseTrial", settings: StudySettings) -> tuple[str,
     return pruner, drawn
 
 
-def check_space(study: "optuna.Study", settings: StudySettings) -> None:
-    """Hold the space against what the study has drawn so far.
+def check_study(study: "optuna.Study", settings: StudySettings, objectives: Sequence[str]) -> None:
+    """Hold objectives and space against what the study has seen so far.
+
+    Args:
+        study: The study.
+        settings: What the sweep says now.
+        objectives: What the study's values are.
 
     Raises:
-        ConfigError: If a setting is now drawn in a way that Optuna cannot mix with earlier ones.
+        ConfigError: If the objectives are others, or a setting is now drawn in a way that Optuna
+            cannot mix with earlier ones.
     """
     from optuna.distributions import check_distribution_compatibility
 
+    before = study.metric_names or list(objectives)
+    if before != list(objectives):
+        raise ConfigError(
+            f"study.objectives must stay as in the trials of {study.study_name}, "
+            f"{', '.join(before)}, got {', '.join(objectives)}; other ones are another study: "
+            "give the sweep another name"
+        )
     space = {
         f"{pruner}.{name}": _distribution(values)
         for pruner, drawn in settings.space.items()

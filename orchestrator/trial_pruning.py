@@ -5,14 +5,16 @@ curves therefore lie in a study of their own, ``NAME-curves``, with a trial for 
 (our choice): any pruner works with any objectives, and it remembers what earlier runs saw.
 """
 
-import math
-from contextlib import suppress
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.run_sweep import Looks, SweepProgress, View, request_stop
 from orchestrator.session import Session
@@ -21,6 +23,7 @@ from orchestrator.study_settings import StudySettings
 from workers.places import StoreAwayError
 from workers.stage_store import StageStore
 
+logger = logging.getLogger(__name__)
 CONFIRMED_TRIAL = "iac:trial"
 """Attribute of a curve: number of the confirmed trial that it belongs to."""
 
@@ -66,9 +69,10 @@ def curve_room(session: Session) -> CurveRoom | None:
 class TrialCurve(View):
     """Follows the retrainings of a trial and asks them to stop when the trial falls behind.
 
-    A step is an epoch of retraining that every cell of the trial has ended and validated by then;
-    its value is the cells' validation Dice, their mean or the worst as in the study. A
-    retraining that was whole before has no curve: such a trial goes on to its end.
+    A step is an epoch of retraining that every cell of the trial has ended and validated; its
+    value is the cells' validation Dice, their mean or the worst as in the study. A retraining
+    that was whole before has no curve, nor have two cells that share one: such a trial goes on
+    to its end. So does one whose storage of curves fails.
 
     Args:
         room: Where curves lie.
@@ -94,29 +98,31 @@ class TrialCurve(View):
         user_stop_file: Path,
         pause_s: float = 1.0,
     ) -> None:
-        self._across, self._n_cells, self._store = room.settings.across, n_cells, store
+        self._settings, self._n_cells, self._store = room.settings, n_cells, store
         self._stop_file, self._user_stop_file = stop_file, user_stop_file
-        self._curve = room.open().ask()
-        self._curve.set_user_attr(CONFIRMED_TRIAL, number)
         self._dice: dict[str, dict[int, float]] = {}
         self._last: tuple[int, float] | None = None
         self._looks = Looks(store.place, pause_s)
+        self._curve: optuna.Trial | None = None
         self.pruned_at: int | None = None
+        with _as_advice():
+            self._curve = room.open().ask()
+            self._curve.set_user_attr(CONFIRMED_TRIAL, number)
 
     def refresh(self, progress: SweepProgress) -> None:
         """Read how the retrainings stand; stop them if Optuna's pruner says so."""
         if self._user_stop_file.exists():
             request_stop(self._stop_file)
-        if self.pruned_at is not None or not self._looks.begin():
+        if self._curve is None or self.pruned_at is not None or not self._looks.begin():
             return
         with suppress(StoreAwayError):
-            for task in progress.running:
+            for task in (*progress.running, *progress.elsewhere):
                 if task.kind == "retrain":
                     self._read(task.key)
         self._looks.end()
-        step = self._report()
-        if step is not None and self._curve.should_prune():
-            self.pruned_at = step
+        with _as_advice():
+            self.pruned_at = self._report(self._curve)
+        if self.pruned_at is not None:
             request_stop(self._stop_file)
 
     def end(self, state: TrialState) -> None:
@@ -126,39 +132,42 @@ class TrialCurve(View):
             state: How the confirmed trial ended.
         """
         self._stop_file.unlink(missing_ok=True)
+        if self._curve is None:
+            return
         study, is_whole = self._curve.study, state == TrialState.COMPLETE
-        if is_whole and self._last is not None:
-            study.tell(self._curve, self._last[1])
-        else:
-            study.tell(self._curve, state=TrialState.FAIL if is_whole else state)
+        with _as_advice():
+            if is_whole and self._last is not None:
+                study.tell(self._curve, self._last[1])
+            else:
+                study.tell(self._curve, state=TrialState.FAIL if is_whole else state)
 
     def _read(self, key: str) -> None:
         note = self._store.progress("retrain", key) or {}
-        dice = note.get("validation_dice")
-        if dice is not None and math.isfinite(dice):
-            self._dice.setdefault(key, {})[int(note["epoch"])] = float(dice)
+        self._dice[key] = {int(epoch): dice for epoch, dice in note.get("validation_curve", ())}
 
-    def _report(self) -> int | None:
-        """Tell Optuna the newest step; None if there is no new one."""
+    def _report(self, curve: optuna.Trial) -> int | None:
+        """Tell Optuna what is new; the step at which the trial falls behind, if it does."""
         if len(self._dice) < self._n_cells:
             return None
-        step = min(max(curve) for curve in self._dice.values())
-        if self._last is not None and step <= self._last[0]:
-            return None
-        at_step = [_latest(curve, step) for curve in self._dice.values()]
-        known = [dice for dice in at_step if dice is not None]
-        if len(known) < self._n_cells:
-            return None
-        value = min(known) if self._across == "worst" else mean(known)
-        self._curve.report(value, step)
-        self._last = step, value
-        return step
+        shared = set.intersection(*(set(dice) for dice in self._dice.values()))
+        for step in sorted(shared):
+            if self._last is not None and step <= self._last[0]:
+                continue
+            value = self._settings.over_cells("val_dice", [d[step] for d in self._dice.values()])
+            curve.report(value, step)
+            self._last = step, value
+            if curve.should_prune():
+                return step
+        return None
 
 
-def _latest(curve: dict[int, float], step: int) -> float | None:
-    """The newest value of a curve up to a step."""
-    epochs = [epoch for epoch in curve if epoch <= step]
-    return curve[max(epochs)] if epochs else None
+@contextmanager
+def _as_advice() -> Iterator[None]:
+    """Go on without pruning if the storage of curves fails: a search must not be lost for it."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, OSError) as error:
+        logger.warning("the curves of trials cannot be kept, none is pruned now: %s", error)
 
 
 def own_stop_file(user_stop_file: Path, number: int) -> Path:

@@ -10,6 +10,7 @@ from iac_core.pruners.replay import NotReplayableError
 from orchestrator.confirmed import (
     ENDED,
     TrialRoom,
+    is_feasible,
     open_confirmed,
     run_confirmed_trials,
     run_jobs,
@@ -22,8 +23,13 @@ from orchestrator.replays import replay_rooms
 from orchestrator.rows import validation_dice
 from orchestrator.run_sweep import SweepRoom, View
 from orchestrator.session import Session
-from orchestrator.study import cells_judged_on, pareto_order, run_replayed_trials, study_of
-from orchestrator.study_export import is_feasible
+from orchestrator.study import (
+    cells_judged_on,
+    deadline_of,
+    pareto_order,
+    run_replayed_trials,
+    study_of,
+)
 from orchestrator.tracking import FinishedTrial
 from orchestrator.trial_pruning import curve_room
 
@@ -38,13 +44,13 @@ class Tuned:
         replayed: The study of replays; None if nothing was replayed.
         confirmed: The study of real searches.
         surprise: How far replays were off.
-        is_whole: Whether all its trials are there; False if the user asked to stop.
+        n_failed: Trials whose search has failed in this run.
     """
 
     replayed: optuna.Study | None
     confirmed: optuna.Study
     surprise: Surprise
-    is_whole: bool
+    n_failed: int
 
 
 def study_lines(session: Session, confirmed: optuna.Study) -> Iterator[str]:
@@ -58,7 +64,7 @@ def study_lines(session: Session, confirmed: optuna.Study) -> Iterator[str]:
     for trial in next(pareto_order(done, values, settings.directions), []):
         named = dict(zip(settings.objectives, trial.values, strict=True))
         line = trial_line(FinishedTrial(number=trial.number, params=trial.params, values=named))
-        yield f"  {line}" + ("" if is_feasible(trial) else "  loses too much Dice")
+        yield f"  {line}" + ("" if is_feasible(trial, settings) else "  loses too much Dice")
     yield from describe(surprise_of(confirmed, settings))
 
 
@@ -118,6 +124,7 @@ def tune(
         curves=curve_room(session),
     )
     # The first half's surprise corrects the ranking of what the second half is taken from.
+    n_failed, deadline = 0, deadline_of(settings)
     for share in (1.0,) if replayed is None else (0.5, 1.0):
         n_wanted = round(settings.confirmed * share)
         n_open = n_wanted - _n(confirmed, *ENDED, TrialState.WAITING)
@@ -125,14 +132,19 @@ def tune(
             surprise = queue_proposals(replayed, confirmed, settings, n_open)
             if surprise.n:
                 say(f"after {surprise.n} confirmed trials: {'; '.join(describe(surprise))}")
-        run_confirmed_trials(session, trial_room, n_trials=n_wanted, say=say, on_told=on_told)
+        n_failed += run_confirmed_trials(
+            session, trial_room, n_trials=n_wanted, deadline=deadline, say=say, on_told=on_told
+        )
         if room.stop_file.exists():
             break
+    n_done = _n(confirmed, *ENDED)
+    if n_done < settings.confirmed:
+        say(f"{n_done} of {settings.confirmed} trials have ended; the same command goes on")
     return Tuned(
         replayed=replayed,
         confirmed=confirmed,
         surprise=surprise_of(confirmed, settings),
-        is_whole=_n(confirmed, *ENDED) >= settings.confirmed,
+        n_failed=n_failed,
     )
 
 

@@ -57,8 +57,9 @@ def transfer_table(
                     cell = both[
                         (both["dataset"] == row["dataset"]) & (both["backbone"] == row["backbone"])
                     ]
-                    own = cell[cell["pruner"] == arm.pruner]
-                    others = cell[cell["pruner"] == reference]
+                    own, others = _in_both(
+                        cell[cell["pruner"] == arm.pruner], cell[cell["pruner"] == reference]
+                    )
                     rows.append(
                         {
                             **row,
@@ -73,6 +74,17 @@ def transfer_table(
                         }
                     )
     return pd.DataFrame(rows)
+
+
+def _in_both(own: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The jobs of two arms on the cells that both have: same seed, same split."""
+    names = ["seed", *(name for name in own.columns if name.startswith("config_split_"))]
+
+    def cells(jobs: pd.DataFrame) -> "pd.Series[str]":
+        found: pd.Series[str] = jobs[names].astype(str).agg("|".join, axis=1)
+        return found
+
+    return own[cells(own).isin(cells(others))], others[cells(others).isin(cells(own))]
 
 
 def epoch_equivalents(trajectories: pd.DataFrame) -> "pd.Series[float]":

@@ -68,6 +68,21 @@ _CANONICAL = json.JSONEncoder(
 )
 
 
+def flat_value(value: Any) -> str | int | float | bool:  # noqa: ANN401 - plain data
+    """Return a plain value of a setting as one cell of a table.
+
+    Examples:
+        >>> flat_value([16, 32]), flat_value(None), flat_value(0.5)
+        ('16,32', '', 0.5)
+    """
+    if isinstance(value, list) and not any(isinstance(one, dict) for one in value):
+        return ",".join(str(entry) for entry in value)
+    if isinstance(value, list | dict):
+        return json.dumps(value, sort_keys=True)
+    found: str | int | float | bool = "" if value is None else value
+    return found
+
+
 def content_hash(value: object) -> str:
     """Return the first 16 hexadecimal digits of SHA-256 over the canonical JSON of a value.
 
@@ -181,9 +196,5 @@ class Job:
         flat: dict[str, str | int | float | bool] = {}
         for section, settings in sections.items():
             for name, value in (plain(settings) or {}).items():
-                if isinstance(value, list) and not any(isinstance(one, dict) for one in value):
-                    value = ",".join(str(entry) for entry in value)
-                elif isinstance(value, list | dict):
-                    value = json.dumps(value, sort_keys=True)
-                flat[f"config_{section}_{name}"] = "" if value is None else value
+                flat[f"config_{section}_{name}"] = flat_value(value)
         return flat

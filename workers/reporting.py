@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from iac_core.types import Reported
 from workers.places import StoreAwayError
 from workers.preemption import Preemption
 from workers.stage_store import Attempt
@@ -43,7 +44,7 @@ class FileReporter:
         self.last_epoch = 0
         self.cause: StopCause | None = None
 
-    def progress(self, *, epoch: int, n_epochs: int, **values: float) -> None:
+    def progress(self, *, epoch: int, n_epochs: int, **values: Reported) -> None:
         """Leave the latest epoch and numbers where the driver finds them.
 
         If the store is away they come with a later epoch; the lease says when it was for too long.

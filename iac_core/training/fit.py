@@ -244,6 +244,11 @@ class _Fit:
             n_epochs=self.settings.epochs,
             loss=train_loss,
             validation_dice=dice,
+            validation_curve=[
+                (int(entry["epoch"]) + 1, entry["validation_dice"])
+                for entry in self.result.curve
+                if not math.isnan(entry["validation_dice"])
+            ],
         )
         if (epoch + 1) % self.settings.checkpoint_every_epochs == 0:
             self.save()

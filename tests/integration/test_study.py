@@ -47,12 +47,13 @@ def database():
         yield server
 
 
-def start(sweep, runs):
+def start(sweep, runs, folder=None):
     kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return subprocess.Popen(
         [sys.executable, "-m", "orchestrator", "run", str(sweep), "--runs", str(runs)],
         env=kept | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        cwd=folder,
     )  # fmt: skip
 
 
@@ -155,7 +156,7 @@ def run_to_its_end(write_sweep, tmp_path, study, **changes):
     for old, new in changes.items():
         text = text.replace(old, new)
     sweep.write_text(text + study)
-    driver = start(sweep, tmp_path / "runs")
+    driver = start(sweep, "runs", tmp_path)  # as a user gives it: relative
     output, _ = driver.communicate(timeout=600)
     assert driver.returncode == 0, output
     journal = JournalFileBackend(str(tmp_path / "runs" / "tiny" / "study.journal"))
@@ -228,3 +229,36 @@ def test_trials_that_fall_behind_end_early(write_sweep, tmp_path):
     (trial,) = [run for run in runs if run.data.tags["iac.kind"] == "trial"]
     assert int(trial.data.tags["iac.pruned_at"]) == study.trials[0].user_attrs["iac:pruned_at"]
     assert not list((tmp_path / "runs" / "tiny").glob("stop*"))
+
+
+def test_an_interrupted_study_checkpoints_and_goes_on(write_sweep, tmp_path):
+    sweep = write_sweep("[none]", "[0]")
+    text = sweep.read_text().replace("search: {epochs: 6,", "search: {epochs: 150,")
+    sweep.write_text(
+        text
+        + """
+    study:
+      space: {js_stability: {threshold: [1.0e-9, 2.0e-9]}}  # never fires
+      replayed: 0
+      confirmed: 2
+      concurrent: 1
+"""
+    )
+    runs = tmp_path / "runs"
+    driver = start(sweep, runs)
+    wait_for_searches(runs, 1, driver)
+    attempts = runs / "store" / "attempts"
+    while len(list(attempts.glob("search-*/*/progress.json"))) < 1:
+        assert driver.poll() is None, driver.stdout.read()
+        time.sleep(0.1)
+    os.kill(driver.pid, signal.SIGINT)
+    output, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 130, output
+    assert "Stopped; the same command goes on from here." in output
+    assert "Traceback" not in output, output
+    outcomes = [json.loads(path.read_text()) for path in attempts.glob("*/*/outcome.json")]
+    assert [outcome["outcome"] for outcome in outcomes] == ["stopped"]
+    driver = start(sweep, runs)
+    output, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 0, output
+    assert "2 trials confirmed" in output

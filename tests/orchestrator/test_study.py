@@ -26,6 +26,7 @@ from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import tables
 from orchestrator.spec import SweepError, load_sweep
 from orchestrator.study import (
+    CELLS,
     SETTINGS,
     Proposal,
     cells_judged_on,
@@ -273,7 +274,7 @@ def confirmed_session(study_session, tmp_path):
         study.enqueue_trial({"js_stability.threshold": threshold})
         trial = study.ask()
         proposal_of(session, trial)
-        trial.set_constraint(DICE_LOSS, loss - 0.01)
+        trial.set_user_attr(CELLS, [{DICE_LOSS: loss}])
         study.tell(trial, [dice, seconds])
     return session
 
@@ -317,6 +318,61 @@ def test_the_exported_sweep_scores_test_patients(confirmed_session):
     assert final.stages["evaluate"].subsets == ("validation", "test")
 
 
+def test_a_second_export_is_an_arm_beside_the_first(confirmed_session):
+    first = export_study(confirmed_session, None, None)
+    text = first.path.read_text() + (
+        "    study: {space: {js_stability: {threshold: [0.1, 0.2, 0.3]}}}\n"
+    )
+    path = first.path.with_name("again.yaml")
+    path.write_text(text)
+    spec = replace(confirmed_session.spec, path=path)
+    second = export_study(replace(confirmed_session, spec=spec), None, 2)
+    found = load_sweep(second.path, tables=tables())
+    assert (found.pruners["tuned"].threshold, found.pruners["tuned_2"].threshold) == (0.2, 0.3)
+    assert (found.tuned["tuned"].trial, found.tuned["tuned_2"].trial) == (1, 2)
+
+
+def changed(session, **study):
+    """The session after its sweep file was edited."""
+    return replace(session, spec=replace(session.spec, study=replace(session.spec.study, **study)))
+
+
+def test_another_limit_of_lost_dice_counts_for_old_trials_too(confirmed_session):
+    lines = study_lines(
+        changed(confirmed_session, max_dice_loss=0.5), load_confirmed(confirmed_session)
+    )
+    assert not [line for line in lines if "loses too much Dice" in line]
+    export = export_study(changed(confirmed_session, max_dice_loss=0.5), None, None)
+    assert export.number == 2
+
+
+def test_other_objectives_are_another_study(confirmed_session):
+    for objectives in (("val_dice", "epoch_equivalents"), ("search_s", "val_dice"), ("val_dice",)):
+        with pytest.raises(
+            ConfigError, match=r"study.objectives must stay as .* val_dice, search_s"
+        ):
+            open_confirmed(changed(confirmed_session, objectives=objectives))
+
+
+def test_a_trial_is_not_exported_with_settings_that_it_never_ran(confirmed_session):
+    study = load_confirmed(confirmed_session)
+    pruners = confirmed_session.spec.pruners
+    edited = {**pruners, "js_stability": replace(pruners["js_stability"], weak_share=0.9)}
+    trial = study.get_trials()[1]
+    proposal = proposal_of(confirmed_session, optuna.trial.FixedTrial(trial.params))
+    study.add_trial(
+        create_trial(
+            params=trial.params, distributions=trial.distributions, values=trial.values,
+            user_attrs={SETTINGS: proposal.identity},
+        )
+    )  # fmt: skip
+    last = study.get_trials()[-1].number
+    assert export_study(confirmed_session, None, last).number == last
+    session = replace(confirmed_session, spec=replace(confirmed_session.spec, pruners=edited))
+    with pytest.raises(ConfigError, match=f"must stay as trial {last} ran with them"):
+        export_study(session, confirmed_session.spec.path.with_name("late.yaml"), last)
+
+
 def test_a_tuned_arm_must_be_a_pruner_of_the_sweep(write_sweep):
     path = write_sweep("[none, js_stability]", "[0]")
     path.write_text(
@@ -358,7 +414,7 @@ def tuned_session(finished, tmp_path):
     for place in range(6):
         trial = study.ask()
         proposal_of(session, trial)
-        trial.set_constraint(DICE_LOSS, (0.02 if place == 5 else 0.0) - 0.01)
+        trial.set_user_attr(CELLS, [{DICE_LOSS: 0.02 if place == 5 else 0.0}])
         study.tell(trial, [0.7 + 0.01 * place, 40.0 + (place - 3) ** 2])
     return session
 

@@ -30,6 +30,7 @@ class Retrainings:
         self.tasks = [next(task for task in tasks if task.kind == "retrain") for tasks in found]
         store = StageStore(session.run_dir / f"store-{number}")
         self.attempts = [store.begin("retrain", task.key, device="cpu") for task in self.tasks]
+        self.curves = ([], [])
         self.user_stop = session.run_dir / "stop"
         self.stop = own_stop_file(self.user_stop, number)
         self.curve = TrialCurve(
@@ -38,7 +39,11 @@ class Retrainings:
         )  # fmt: skip
 
     def report(self, which, epoch, dice):
-        self.attempts[which].report({"epoch": epoch, "n_epochs": 9, "validation_dice": dice})
+        """As a retraining reports an epoch: with all that were validated so far."""
+        if dice is not None:
+            self.curves[which].append((epoch, dice))
+        note = {"epoch": epoch, "n_epochs": 9, "validation_curve": self.curves[which]}
+        self.attempts[which].report(note)
         began = time.monotonic()
         self.curve.refresh(SweepProgress(n_jobs=2, running=self.tasks))
         time.sleep(6 * (time.monotonic() - began))  # looking takes a small part of the time
@@ -65,12 +70,12 @@ def retrainings(session):
 
 def test_a_step_needs_every_cell_and_counts_their_mean(session, retrainings):
     trial = retrainings(7)
-    trial.report(0, 2, 0.5)
     trial.report(0, 4, 0.6)
     trial.report(1, 3, None)
     assert curve_room(session).open().trials[0].intermediate_values == {}
     trial.report(1, 4, 0.8)
     trial.report(1, 6, 0.9)  # the other cell is behind: no new step
+    assert set(curve_room(session).open().trials[0].intermediate_values) == {4}
     trial.report(0, 6, 0.7)
     trial.close(TrialState.COMPLETE)
     (kept,) = curve_room(session).open().trials
@@ -113,3 +118,26 @@ def test_a_study_without_a_pruner_has_no_curves(session):
     study = replace(session.spec.study, trial_pruner=None)
     assert curve_room(replace(session, spec=replace(session.spec, study=study))) is None
     assert isinstance(study.make_trial_pruner(), optuna.pruners.NopPruner)
+
+
+def test_steps_that_were_not_seen_one_by_one_are_told_all_the_same(session, retrainings):
+    trial = retrainings(0)
+    trial.curves[0].extend([(2, 0.5), (4, 0.6)])
+    trial.report(0, 6, 0.7)
+    trial.curves[1].extend([(2, 0.7), (4, 0.8)])
+    trial.report(1, 5, None)
+    assert curve_room(session).open().trials[0].intermediate_values == pytest.approx(
+        {2: 0.6, 4: 0.7}
+    )
+
+
+def test_a_storage_that_fails_prunes_nothing_and_loses_nothing(session, retrainings, caplog):
+    trial = retrainings(0)
+    journal = session.run_dir / "study.journal"
+    journal.unlink()
+    journal.mkdir()
+    trial.report(0, 2, 0.1)
+    trial.report(1, 2, 0.1)
+    trial.close(TrialState.COMPLETE)
+    assert trial.curve.pruned_at is None
+    assert "the curves of trials cannot be kept" in caplog.text
