@@ -16,6 +16,7 @@ from iac_core.registry import did_you_mean
 from iac_core.types import SegmentationDataset
 from orchestrator.cluster import Node, this_machine
 from orchestrator.consoles import err, out
+from orchestrator.expand import is_on_cell
 from orchestrator.forecast import Forecast
 from orchestrator.live_view import (
     plan_table,
@@ -41,6 +42,7 @@ from orchestrator.price import (
 from orchestrator.running import RunOptions, run_session
 from orchestrator.session import Session, open_sweep, tables
 from orchestrator.spec import DatasetSettings, SweepError, load_sweep
+from orchestrator.study_settings import StudySettings
 from results.errors import ResultsError
 
 if TYPE_CHECKING:
@@ -125,6 +127,8 @@ def plan(
     out.print(plan_table(found))
     nodes = machines_of(machines, gpus, cpus or session.spec.resources.cpus)
     _print_forecast(session, found, nodes, price_per_hour, measure=measure)
+    if session.spec.study is not None:
+        out.print(_study_plan(session, session.spec.study), soft_wrap=True)
     dropped = session.expansion.dropped
     for cell in dropped if jobs else dropped[:_MOST_DROPPED]:
         out.print(Text(f"left out: {json.dumps(cell)}"), soft_wrap=True)
@@ -149,6 +153,17 @@ def plan(
         for state in found.states:
             mark = "done" if state.is_done else f"{len(state.tasks)}/{state.n_stages} keys known"
             out.print(Text(f"{state.job.job_id}  {state.job.label}  {mark}"), soft_wrap=True)
+
+
+def _study_plan(session: Session, study: StudySettings) -> str:
+    """What the study takes beside the grid, in words."""
+    full = [job for job in session.expansion.jobs if job.pruner == "none"]
+    n_cells = sum(is_on_cell(job, study.judged_on) for job in full)
+    return (
+        f"Then the study: {study.replayed} trials replayed, {study.confirmed} searched for, "
+        f"retrained and scored on {n_cells} of {len(full)} cells each: at most "
+        f"{n_cells * study.confirmed} searches that are not counted above."
+    )
 
 
 def _print_forecast(

@@ -38,6 +38,22 @@ def test_plan_counts_what_is_shared_and_writes_nothing(write_sweep, tmp_path):
     assert listing(tmp_path) == before
 
 
+def test_a_plan_says_what_a_study_takes_beside_the_grid(write_sweep, tmp_path):
+    sweep = write_sweep("[none, js_stability]", "[0, 1]")
+    sweep.write_text(
+        sweep.read_text()
+        + """    study:
+      space: {js_stability: {rank_guard: [true, false]}}
+      judged_on: {seed: [1]}
+      confirmed: 3
+"""
+    )
+    done = orchestrator("plan", sweep, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "500 trials replayed, 3 searched for" in done.stdout
+    assert "on 1 of 2 cells each: at most 3 searches" in done.stdout
+
+
 def test_a_plan_for_a_cluster_with_a_price_after_a_probe(write_sweep, tmp_path):
     words = ("--probe", "--machines", "3", "--cpus", "4", "--price-per-hour", "2.5")
     done = orchestrator("plan", write_sweep("[none]"), *words, cwd=tmp_path)

@@ -16,7 +16,7 @@ from orchestrator.confirmed import (
     trial_job,
 )
 from orchestrator.executors import InlineExecutor
-from orchestrator.expand import expand
+from orchestrator.expand import expand, is_on_cell
 from orchestrator.proposals import REPLAYED, queue_proposals, surprise_of
 from orchestrator.recorded import grid_cells
 from orchestrator.replays import replay_rooms
@@ -126,6 +126,27 @@ def test_a_wrong_study_is_named_with_its_line(write_sweep, old, new, message):
         load_sweep(path, tables=tables())
     assert message in str(caught.value)
     assert all(int(problem.place) > 1 for problem in caught.value.problems)
+
+
+def test_cells_are_found_by_any_axis_however_its_values_are_written(write_sweep):
+    path = write_sweep("[none]", "[0, 1]")
+    axes = """      augmentation: [false, true]
+      retrain.validate_every_epochs: [1, 2]
+      evaluate.subsets: [[validation], [validation, test]]
+    stages:
+"""
+    path.write_text(path.read_text().replace("    stages:\n", axes))
+    jobs = expand(load_sweep(path, tables=tables())).jobs
+    assert len(jobs) == 16
+    for cell, n in [
+        ({}, 16),
+        ({"augmentation": (False,)}, 8),
+        ({"augmentation": (False,), "seed": (1,)}, 4),
+        ({"evaluate.subsets": (["validation"],)}, 8),
+        ({"evaluate.subsets": (["validation"],), "retrain.validate_every_epochs": (1, 2)}, 8),
+        ({"seed": (7,)}, 0),
+    ]:
+        assert sum(is_on_cell(job, cell) for job in jobs) == n, cell
 
 
 def test_a_setting_is_drawn_only_with_its_pruner():
