@@ -84,8 +84,8 @@ def queue_proposals(
     """Queue the most promising replayed settings that were not searched for yet.
 
     The fronts of the corrected values are taken one after the other; of the last one that fits
-    only in part, settings evenly spread along it. Replays that came to the same end on every cell
-    count once.
+    only in part, settings evenly spread along it. Of replays that found the same genotype on
+    every cell the cheapest counts: another search for it would say little (our choice).
 
     Args:
         replayed: Finished replays.
@@ -103,7 +103,8 @@ def queue_proposals(
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING)
     }
     done = replayed.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    fresh = [trial for trial in _distinct(done) if trial.user_attrs[SETTINGS] not in known]
+    found = {_genotypes(trial) for trial in done if trial.user_attrs[SETTINGS] in known}
+    fresh = [trial for trial in _cheapest(done, settings) if _genotypes(trial) not in found]
     for trial in _spread(fresh, surprise, settings, n):
         confirmed.enqueue_trial(
             trial.params,
@@ -118,16 +119,19 @@ def queue_proposals(
     return surprise
 
 
-def _distinct(trials: Sequence[FrozenTrial]) -> Iterator[FrozenTrial]:
-    """The first of those that came to the same end on every cell."""
+def _genotypes(trial: FrozenTrial) -> tuple[str, ...]:
+    """What a replay found, on each cell."""
+    return tuple(cell["genotype"] for cell in trial.user_attrs[CELLS])
+
+
+def _cheapest(trials: Sequence[FrozenTrial], settings: StudySettings) -> Iterator[FrozenTrial]:
+    """The first of those that found the same, the cheapest before the others."""
+    costs = [place for place, name in enumerate(settings.objectives) if name != "val_dice"]
+    ordered = sorted(trials, key=lambda trial: [trial.values[place] for place in costs])
     seen = set()
-    for trial in trials:
-        end = tuple(
-            (cell["epochs"], cell["epoch_equivalents"], cell["genotype"])
-            for cell in trial.user_attrs[CELLS]
-        )
-        if end not in seen:
-            seen.add(end)
+    for trial in ordered:
+        if _genotypes(trial) not in seen:
+            seen.add(_genotypes(trial))
             yield trial
 
 
