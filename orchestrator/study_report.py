@@ -24,6 +24,8 @@ from results.report import Illustration, Section, StudyPages
 logger = logging.getLogger(__name__)
 _FEWEST_TRIALS = 4
 """Fewer trials make no plot."""
+_WIDTHS = {"importance": 0.0, "slice": 2.4, "parallel": 1.6}
+"""Inches of a plot for each setting that it shows, at least."""
 
 
 def study_pages(session: Session) -> StudyPages:
@@ -76,19 +78,19 @@ def _confirmed_section(
     return Section(
         title="Study",
         text=text,
-        header=("trial", "settings", *settings.objectives, DICE_LOSS, "front", "allowed", "from"),
+        header=("trial", *settings.objectives, DICE_LOSS, "front", "allowed", "from", "settings"),
         lines=tuple(
             (
                 str(trial.number),
-                ", ".join(
-                    f"{name.removeprefix(prefix)} {_short(value)}"
-                    for name, value in trial.params.items()
-                ),
                 *(f"{value:.4g}" for value in trial.values),
                 _loss(trial, settings),
                 "yes" if trial.number in front else "",
                 "yes" if is_feasible(trial, settings) else "no",
                 "a replay" if REPLAYED in trial.user_attrs else "the sampler",
+                ", ".join(
+                    f"{name.removeprefix(prefix)} {_short(value)}"
+                    for name, value in trial.params.items()
+                ),
             )
             for trial in sorted(done, key=lambda trial: trial.values)
         ),
@@ -147,6 +149,7 @@ def _study_figures(
                 f"study_{which}_{kind}_{name}",
                 f"{words} {name}, {said}.",
                 partial(draw, study, params=shared, target=target, target_name=name),
+                width=_WIDTHS[kind] * len(shared),
             )
 
 
@@ -159,11 +162,13 @@ def _timeline(study: optuna.Study) -> Iterator[Illustration]:
         )
 
 
-def _drawn(name: str, caption: str, draw: Callable[[], Any]) -> Iterator[Illustration]:
+def _drawn(
+    name: str, caption: str, draw: Callable[[], Any], width: float = 0.0
+) -> Iterator[Illustration]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
-            svg = svg_drawn_by(draw)
+            svg = svg_drawn_by(draw, width)
         except (RuntimeError, ValueError) as error:
             # Optuna refuses some studies, such as one in which no setting makes a difference.
             logger.warning("the report lacks %s: %s", name, error)

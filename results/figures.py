@@ -55,17 +55,17 @@ def _svg(figure: Figure, **options: Any) -> str:  # noqa: ANN401 - matplotlib's 
     return text[text.index("<svg") :]
 
 
-def svg_drawn_by(draw: Callable[[], Any]) -> str:
+def svg_drawn_by(draw: Callable[[], Any], width: float = 0.0) -> str:
     """Return the SVG of a figure that another library draws; matplotlib stays as it was.
 
     Args:
         draw: Draws by pyplot and returns its axes, one or an array of them.
+        width: Of the figure in inches, at least.
     """
     with mpl.rc_context(_STYLE):
         figure = np.ravel(draw())[0].figure
-        width, height = figure.get_size_inches()
-        n_columns = len({axis.get_position().x0 for axis in figure.axes})
-        figure.set_size_inches(max(width, 2.2 * n_columns), height)
+        before, height = figure.get_size_inches()
+        figure.set_size_inches(max(before, width), height)
         text = _svg(figure, bbox_inches="tight")
         plt.close(figure)
     return text
