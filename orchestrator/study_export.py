@@ -57,7 +57,7 @@ def chosen_trial(session: Session, study: optuna.Study) -> tuple[FrozenTrial, st
     """Return the trial to go on with, and why.
 
     Where a loss of Dice is limited, the cheapest trial within the limit; otherwise the one of the
-    best validation Dice.
+    best validation Dice, the cheapest of equal ones.
 
     Raises:
         ConfigError: If no confirmed trial is finished, or none is within the limit.
@@ -77,7 +77,10 @@ def chosen_trial(session: Session, study: optuna.Study) -> tuple[FrozenTrial, st
         limit = f", {DICE_LOSS} at most {settings.max_dice_loss}" if settings.max_dice_loss else ""
         return best, f"least {name} of {len(done)} trials{limit}"
     place = settings.objectives.index("val_dice")
-    best = max(feasible, key=lambda trial: (trial.values[place], -trial.number))
+    best = min(
+        feasible,
+        key=lambda trial: (-trial.values[place], [trial.values[i] for i in costs], trial.number),
+    )
     return best, f"best val_dice of {len(done)} trials"
 
 
