@@ -22,6 +22,7 @@ DIRECTIONS: dict[str, str] = {
 }
 """What a study may optimise, all of it on validation patients, and which way."""
 
+_TRIALS_OF_A_REHEARSAL = 3
 _FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
 
 
@@ -133,6 +134,28 @@ class StudySettings:
             _check_named(
                 "trial_pruner", self.trial_pruner, optuna.pruners, optuna.pruners.BasePruner
             )
+        self._rehearse()
+
+    def _rehearse(self) -> None:
+        """Ask and tell a study in memory: not every sampler can do with space and objectives."""
+        import optuna
+
+        before = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                sampler = self.make_sampler(seed=0)
+                study = optuna.create_study(sampler=sampler, directions=self.directions)
+                for number in range(_TRIALS_OF_A_REHEARSAL):
+                    trial = study.ask()
+                    draw(trial, self)
+                    study.tell(trial, [float(number)] * len(self.objectives))
+        except (TypeError, ValueError, NotImplementedError) as error:
+            rule = f"sampler must suit objectives and space: {error}"
+            require(False, rule, self.sampler.name)
+        finally:
+            optuna.logging.set_verbosity(before)
 
     @property
     def directions(self) -> list[str]:

@@ -106,6 +106,16 @@ def test_a_study_is_read_with_its_types(write_sweep):
         ("NSGAIISampler,", "NSGA2,", "sampler.name must be one of"),
         ("population_size", "populationsize", "sampler.options must be arguments of"),
         ("size: 8", "size: one", "sampler.options must suit NSGAIISampler"),
+        (
+            "{name: NSGAIISampler, options: {population_size: 8}}",
+            "{name: CmaEsSampler}",
+            "sampler must suit objectives and space: If the study is being used for multi",
+        ),
+        (
+            "{name: NSGAIISampler, options: {population_size: 8}}",
+            "{name: BruteForceSampler}",
+            "step must be given for BruteForceSampler",
+        ),
         ("across: worst", "trial_pruner: {name: ASHA}", "SuccessiveHalvingPruner"),
         (
             "across: worst",
@@ -126,6 +136,24 @@ def test_a_wrong_study_is_named_with_its_line(write_sweep, old, new, message):
         load_sweep(path, tables=tables())
     assert message in str(caught.value)
     assert all(int(problem.place) > 1 for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    "sampler", ["TPESampler", "GPSampler", "NSGAIISampler", "CmaEsSampler", "RandomSampler"]
+)
+def test_optunas_samplers_draw_settings(sampler):
+    objectives = ("search_s",) if sampler == "CmaEsSampler" else ("val_dice", "search_s")
+    settings = StudySettings(
+        space=SPACE, objectives=objectives, sampler=NamedOptions(name=sampler)
+    )
+    study = optuna.create_study(
+        directions=settings.directions, sampler=settings.make_sampler(seed=0)
+    )
+    for _ in range(12):  # beyond what is drawn at random first
+        trial = study.ask()
+        _, drawn = draw(trial, settings)
+        study.tell(trial, [drawn["threshold"]] * len(objectives))
+    assert len({trial.params["js_stability.threshold"] for trial in study.trials}) > 6
 
 
 def test_cells_are_found_by_any_axis_however_its_values_are_written(write_sweep):
