@@ -31,6 +31,8 @@ _WIDTHS = {"importance": 0.0, "slice": 2.4, "parallel": 1.6}
 def study_pages(session: Session) -> StudyPages:
     """Return what the study has come to so far; nothing if it has not begun."""
     settings, storage = study_of(session), open_storage(session)
+    # Its plots warn of what the report says itself, such as that no trial is allowed.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     known = optuna.get_all_study_names(storage)
     figures: list[Illustration] = []
     sections: list[Section] = []
