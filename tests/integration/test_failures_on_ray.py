@@ -219,8 +219,9 @@ def test_a_stage_goes_on_on_another_node(write_sweep, tmp_path, monkeypatch, end
     monkeypatch.setattr("orchestrator.tries.PREEMPTION_PAUSE_S", 0.1)
     sweep = write_sweep("[none]")
     text = sweep.read_text().replace(SHORT, LONG)
-    if end_of_node == "drained":  # checkpoints come from the warning alone
+    if end_of_node == "drained":  # checkpoints come from the warning alone, which takes seconds
         text = text.replace("checkpoint_every_epochs: 1}", "checkpoint_every_epochs: 1000}")
+        text = text.replace("search: {epochs: 60", "search: {epochs: 300")
     sweep.write_text(text)
     session = open_sweep(sweep, {}, tmp_path / "runs", needs_data=True)
     before = signal.getsignal(signal.SIGTERM)  # a node of Ray puts its own in this process
