@@ -45,7 +45,7 @@ from orchestrator.study import (
     proposal_of,
     study_of,
 )
-from orchestrator.study_settings import StudySettings
+from orchestrator.study_settings import StudySettings, check_study
 from orchestrator.tracking import FinishedJob, FinishedTrial
 from orchestrator.trial_pruning import CurveRoom, TrialCurve, curve_room, own_stop_file
 from workers.job import Job
@@ -268,12 +268,16 @@ def finished_trials(
     Args:
         session: An open sweep with a study.
         only: Number of the trial that is asked for; None asks for all.
+
+    Raises:
+        ConfigError: If objectives or space do not suit the trials.
     """
     settings = study_of(session)
     storage = open_storage(session)
     if session.spec.name not in optuna.get_all_study_names(storage):
         return
     study = optuna.load_study(study_name=session.spec.name, storage=storage)
+    check_study(study, settings, settings.objectives)
     cells = cells_judged_on(grid_cells(session, reads=False), settings)
     records = KnownRecords(session.store)
     for found in study.get_trials(deepcopy=False, states=ENDED):

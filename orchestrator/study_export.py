@@ -16,6 +16,7 @@ from orchestrator.expand import is_on_cell
 from orchestrator.recorded import grid_cells
 from orchestrator.session import Session
 from orchestrator.study import cells_judged_on, open_storage, proposal_again, study_of
+from orchestrator.study_settings import check_study
 from orchestrator.sweep_file import read_sweep_file, sweep_text
 from workers.job import plain
 
@@ -42,7 +43,7 @@ def load_confirmed(session: Session) -> optuna.Study:
     """Return the study of confirmed trials, to be read.
 
     Raises:
-        ConfigError: If it has not begun.
+        ConfigError: If it has not begun, or objectives or space do not suit its trials.
     """
     storage = open_storage(session)
     if session.spec.name not in optuna.get_all_study_names(storage):
@@ -50,7 +51,10 @@ def load_confirmed(session: Session) -> optuna.Study:
             f"{session.spec.path}: a study must have trials to be shown, got none; "
             f"`orchestrator run {session.spec.path}` runs them"
         )
-    return optuna.load_study(study_name=session.spec.name, storage=storage)
+    study = optuna.load_study(study_name=session.spec.name, storage=storage)
+    settings = study_of(session)
+    check_study(study, settings, settings.objectives)
+    return study
 
 
 def chosen_trial(session: Session, study: optuna.Study) -> tuple[FrozenTrial, str]:

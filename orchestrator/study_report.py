@@ -16,7 +16,7 @@ from orchestrator.confirmed import DICE_LOSS, dice_loss_of, is_feasible
 from orchestrator.proposals import REPLAYED, describe, surprise_of
 from orchestrator.session import Session
 from orchestrator.study import STAND_IN, open_storage, pareto_order, study_of
-from orchestrator.study_settings import StudySettings
+from orchestrator.study_settings import StudySettings, check_study
 from orchestrator.trial_pruning import curve_room
 from results.figures import svg_drawn_by
 from results.report import Illustration, Section, StudyPages
@@ -29,7 +29,11 @@ _WIDTHS = {"importance": 0.0, "slice": 2.4, "parallel": 1.6}
 
 
 def study_pages(session: Session) -> StudyPages:
-    """Return what the study has come to so far; nothing if it has not begun."""
+    """Return what the study has come to so far; nothing if it has not begun.
+
+    Raises:
+        ConfigError: If objectives or space do not suit its trials.
+    """
     settings, storage = study_of(session), open_storage(session)
     # Its plots warn of what the report says itself, such as that no trial is allowed.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -43,6 +47,7 @@ def study_pages(session: Session) -> StudyPages:
     name = session.spec.name
     replayed, confirmed = load(f"{name}-replayed"), load(name)
     if confirmed is not None:
+        check_study(confirmed, settings, settings.objectives)
         sections.append(_confirmed_section(confirmed, replayed, settings))
         figures += _study_figures(confirmed, "confirmed", settings.objectives)
         figures += _timeline(confirmed)

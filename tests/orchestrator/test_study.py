@@ -10,6 +10,7 @@ from iac_core.errors import ConfigError
 from orchestrator.confirmed import (
     DICE_LOSS,
     CellOutcome,
+    finished_trials,
     objectives_of,
     open_confirmed,
     outcome_of,
@@ -401,6 +402,9 @@ def test_other_objectives_are_another_study(confirmed_session):
             ConfigError, match=r"study.objectives must stay as .* val_dice, search_s"
         ):
             open_confirmed(changed(confirmed_session, objectives=objectives))
+        for look in (load_confirmed, study_pages, lambda session: list(finished_trials(session))):
+            with pytest.raises(ConfigError, match=r"study\.objectives must stay as"):
+                look(changed(confirmed_session, objectives=objectives))
 
 
 def test_a_trial_is_not_exported_with_settings_that_it_never_ran(confirmed_session):
