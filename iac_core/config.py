@@ -25,7 +25,7 @@ OPERATION_NAMES: tuple[str, ...] = (
 )
 """Candidate operations of PC-DARTS, all with stride 1 (row 4)."""
 
-CellForm = Literal["replace", "residual"]
+CellForm = Literal["replace", "added", "residual"]
 RetrainScope = Literal["cell", "cell_and_decoder", "all"]
 Normalisation = Literal["modality", "zscore", "zscore_nonzero", "ct"]
 Subset = Literal["validation", "test"]
@@ -235,9 +235,13 @@ class CellSettings:
         operations: Candidate operations of every edge (row 4).
         second_input: Second input of the cell: the upsampled decoder feature of the same size, or
             the skip once more (row 1).
-        form: ``replace`` puts the cell in the skip's place (the papers' reading, row 7);
-            ``residual`` adds the cell to the skip through a gate per channel that starts at zero:
-            the default, since it was better on validation patients (sweeps/acdc_gain_screen.yaml).
+        form: How the retrained cell joins its skip. ``replace`` puts it in the skip's place (the
+            papers' reading, row 7); ``added`` adds it to the skip through a gate per channel that
+            starts at 0.3; ``residual`` through one that starts at zero.
+        node_width: Channels of a node as a share of the skip's; None is 1 / nodes (the papers'
+            reading, row 2). Nodes of another width are projected to the skip's channels.
+        start: ``matched`` scales and shifts the output of a fresh cell, channel by channel, to the
+            mean and deviation of the skip before the retraining; ``plain`` leaves it.
         architecture: One alpha and beta for all skip levels, or one of its own per level (row 5).
     """
 
@@ -247,9 +251,15 @@ class CellSettings:
     operations: tuple[str, ...] = OPERATION_NAMES
     second_input: Literal["decoder", "skip"] = "decoder"
     form: CellForm = "residual"
+    node_width: float | None = None
+    start: Literal["plain", "matched"] = "plain"
     architecture: Literal["shared", "per_level"] = "shared"
 
     def __post_init__(self) -> None:
+        if self.node_width is not None:
+            require(
+                0 < self.node_width <= 1, "node_width must be above 0, at most 1", self.node_width
+            )
         require_at_least(1, n_nodes=self.n_nodes, partial_channels=self.partial_channels)
         unknown = [name for name in self.operations if name not in OPERATION_NAMES]
         require(not unknown, f"operations must be among {', '.join(OPERATION_NAMES)}", unknown)

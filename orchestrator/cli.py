@@ -410,7 +410,8 @@ def study_export(
 
 def _operation_pruners(session: Session, names: list[str] | None) -> dict[str, object]:
     """Settings of the sweep's operation pruners: those named, or all of the grid but ``none``."""
-    known = {name: value for name, value in session.spec.pruners.items() if value is not None}
+    spec = session.spec
+    known = {name: value for name, value in spec.pruners.items() if name not in spec.controls}
     for name in names or []:
         if name not in known:
             hint = did_you_mean(name, list(known))

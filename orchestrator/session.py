@@ -22,7 +22,7 @@ from orchestrator.spec import DatasetSettings, SweepError, SweepSpec, Tables, lo
 from workers.job import content_hash
 from workers.places import Place
 from workers.stage_store import StageStore
-from workers.tasks import CONTROLS, DataSource
+from workers.tasks import CONTROL_SETTINGS, CONTROLS, DataSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +111,7 @@ def tables() -> Tables:
         layouts=tuple(DATASETS),
         backbones={name: entry.Settings for name, entry in BACKBONES.items()},
         pruners={name: entry.Settings for name, entry in OPERATION_PRUNERS.items()},
-        controls=tuple(CONTROLS),
+        controls={name: CONTROL_SETTINGS.get(name) for name in CONTROLS},
     )
 
 

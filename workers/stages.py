@@ -271,6 +271,7 @@ def _keep(room: StageRoom, result: FitResult) -> Outcome:
         "seconds": sum(entry["seconds"] for entry in result.curve),
         "best_epoch": result.best_epoch,
         "best_validation_dice": result.best_dice,
+        **({} if result.start_dice is None else {"start_validation_dice": result.start_dice}),
     }
 
 

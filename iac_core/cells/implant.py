@@ -11,8 +11,11 @@ from iac_core.cells.architecture import ArchitectureParameters
 from iac_core.cells.discrete_cell import DiscreteCell
 from iac_core.cells.genotype import Genotype
 from iac_core.cells.search_cell import SearchCell
-from iac_core.config import CellSettings, RetrainScope
+from iac_core.config import CellForm, CellSettings, RetrainScope
 from iac_core.seeding import derive_seed
+
+FIRST_GATE: dict[CellForm, float] = {"added": 0.3, "residual": 0.0}
+"""Form of an implant that adds the cell to the skip → value at which the gates start."""
 
 
 class Implant(nn.Module):
@@ -24,6 +27,8 @@ class Implant(nn.Module):
         settings: Form of the implant and source of the second input.
         scope: Which parts train; everything else has no gradients and stays in evaluation mode, so
             neither its weights nor its batch-norm buffers move.
+        matches_start: Whether each cell's output has a scale and a shift per channel, which
+            `iac_core.cells.matched_start` sets.
     """
 
     def __init__(
@@ -32,17 +37,22 @@ class Implant(nn.Module):
         cells: list[nn.Module],
         settings: CellSettings,
         scope: RetrainScope,
+        *,
+        matches_start: bool = False,
     ) -> None:
         super().__init__()
         assert isinstance(backbone, nn.Module)
         self.backbone = backbone
         self.cells = nn.ModuleList(cells)
         self.second_input = settings.second_input
-        self.gates = nn.ParameterList(
-            nn.Parameter(torch.zeros(site.skip_channels, 1, 1)) for site in backbone.sites
-        )
-        if settings.form == "replace":
-            self.gates = nn.ParameterList()
+        self.gates, self.scales, self.shifts = (nn.ParameterList() for _ in range(3))
+        for site in backbone.sites:
+            one = torch.ones(site.skip_channels, 1, 1)
+            if settings.form in FIRST_GATE:
+                self.gates.append(nn.Parameter(FIRST_GATE[settings.form] * one))
+            if matches_start:
+                self.scales.append(nn.Parameter(one.clone()))
+                self.shifts.append(nn.Parameter(torch.zeros_like(one)))
         self.trains_encoder = scope == "all"
         self.trains_decoder = scope in ("all", "cell_and_decoder")
         backbone.encoder.requires_grad_(self.trains_encoder)
@@ -57,9 +67,9 @@ class Implant(nn.Module):
         return self
 
     def cell_parameters(self) -> Iterator[nn.Parameter]:
-        """Return the weights of cells and gates."""
-        yield from self.cells.parameters()
-        yield from self.gates.parameters()
+        """Return the weights of cells and of what joins them to their skips."""
+        for part in (self.cells, self.gates, self.scales, self.shifts):
+            yield from part.parameters()
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """Return the weights of whatever part of the backbone trains."""
@@ -91,6 +101,8 @@ class Implant(nn.Module):
         def join(level: int, skip: Tensor, upsampled: Tensor) -> Tensor:
             second = upsampled if self.second_input == "decoder" else skip
             out = apply_cell(level, skip, second)
+            if len(self.scales):
+                out = self.scales[level] * out + self.shifts[level]
             return skip + self.gates[level] * out if len(self.gates) else out
 
         return join
@@ -194,7 +206,9 @@ class ImplantedNetwork(nn.Module):
                 )
                 for level, site in enumerate(backbone.sites)
             ]
-        self.implant = Implant(backbone, cells, settings, scope)
+        self.implant = Implant(
+            backbone, cells, settings, scope, matches_start=settings.start == "matched"
+        )
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         """Return logits."""

@@ -103,6 +103,7 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(make_room, name, stop_at,
     resumed, state = TRAININGS[name](make_room("stopped", augmentation=views))
     assert comparable(resumed.curve) == comparable(calm.curve)
     assert (resumed.best_epoch, resumed.best_dice) == (calm.best_epoch, calm.best_dice)
+    assert resumed.start_dice == calm.start_dice
     for key, value in calm.state.items():
         assert torch.equal(resumed.state[key], value)
     assert all(torch.equal(state[key], value) for key, value in calm_state.items())
