@@ -209,6 +209,8 @@ class PretrainSettings:
         validate_every_epochs: Validation Dice is computed after every this many epochs.
         checkpoint_every_epochs: A stopped stage loses at most this many epochs.
         precision: Of forward passes; ``bfloat16`` autocasts, weights and optimisers stay float32.
+        seed: Of the backbone; None is the job's. A number gives all jobs one backbone, so that
+            their searches differ in nothing else.
     """
 
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
@@ -220,6 +222,7 @@ class PretrainSettings:
     validate_every_epochs: int = 1
     checkpoint_every_epochs: int = 5
     precision: Precision = "float32"
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         _check_training(self)
@@ -407,6 +410,8 @@ class RetrainSettings:
         validate_every_epochs: Validation Dice is computed after every this many epochs.
         checkpoint_every_epochs: A stopped stage loses at most this many epochs.
         precision: Of forward passes; ``bfloat16`` autocasts, weights and optimisers stay float32.
+        seed: Of the fresh cell and the order of slices; None is the job's. As an axis it retrains
+            every genotype several times.
     """
 
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
@@ -420,6 +425,7 @@ class RetrainSettings:
     validate_every_epochs: int = 1
     checkpoint_every_epochs: int = 5
     precision: Precision = "float32"
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         _check_training(self)
@@ -457,6 +463,7 @@ def _check_training(settings: PretrainSettings | RetrainSettings) -> None:
         validate_every_epochs=settings.validate_every_epochs,
         checkpoint_every_epochs=settings.checkpoint_every_epochs,
     )
+    require_at_least(0, seed=settings.seed)
     require_positive(
         learning_rate=settings.learning_rate, min_learning_rate=settings.min_learning_rate
     )

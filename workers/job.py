@@ -32,7 +32,11 @@ _SECTIONS = (
 )
 
 
-LATER_SETTINGS: dict[str, dict[str, Any]] = {"cell": {"node_width": None, "start": "plain"}}
+LATER_SETTINGS: dict[str, dict[str, Any]] = {
+    "cell": {"node_width": None, "start": "plain"},
+    "pretrain": {"seed": None},
+    "retrain": {"seed": None},
+}
 """Section → its settings that keys did not always hold → what was implied before they existed."""
 
 _plain_settings: dict[int, tuple[object, dict[str, Any]]] = {}
@@ -178,6 +182,18 @@ class Job:
                 "split": self.split_identity(),
             }
         )
+
+    @property
+    def pretrain_seed(self) -> int:
+        """Seed of the backbone."""
+        given = self.settings.pretrain.seed
+        return self.seed if given is None else given
+
+    @property
+    def retrain_seed(self) -> int:
+        """Seed of the retraining."""
+        given = self.settings.retrain.seed
+        return self.seed if given is None else given
 
     @property
     def label(self) -> str:

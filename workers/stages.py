@@ -132,13 +132,13 @@ def pretrain_stage(room: StageRoom) -> Outcome:
             room.parent("prepare"),
             settings.backbone,
             training_room,
-            seed=job.seed,
+            seed=job.pretrain_seed,
             checkpoint_every_epochs=settings.pretrain.checkpoint_every_epochs,
             n_processes=torch.get_num_threads(),
         )
     else:
         backbone = _fresh_backbone(room, data)
-        result = pretrain(backbone, training_room, settings.pretrain, seed=job.seed)
+        result = pretrain(backbone, training_room, settings.pretrain, seed=job.pretrain_seed)
     return {"split_hash": split.hash, **_keep(room, result)}
 
 
@@ -189,9 +189,9 @@ def retrain_stage(room: StageRoom) -> Outcome:
     settings = job.settings.retrain
     network = _network(room, data)
     if isinstance(network, ImplantedNetwork):
-        result = retrain(network, training_room, settings, seed=job.seed)
+        result = retrain(network, training_room, settings, seed=job.retrain_seed)
         return _keep(room, result)
-    result = train_longer(network, training_room, settings, seed=job.seed)
+    result = train_longer(network, training_room, settings, seed=job.retrain_seed)
     return _keep(room, result)
 
 
@@ -281,10 +281,15 @@ def _fresh_backbone(room: StageRoom, data: PreparedData) -> Backbone:
     backbone: Backbone
     if isinstance(job.settings.backbone, NnunetSettings):
         cases = PlannedCases(room.parent("prepare"))
-        backbone = cases.network(n_channels=n_channels, n_classes=n_classes, seed=job.seed)
+        backbone = cases.network(
+            n_channels=n_channels, n_classes=n_classes, seed=job.pretrain_seed
+        )
     else:
         backbone = build_backbone(
-            job.settings.backbone, n_channels=n_channels, n_classes=n_classes, seed=job.seed
+            job.settings.backbone,
+            n_channels=n_channels,
+            n_classes=n_classes,
+            seed=job.pretrain_seed,
         )
     _as_module(backbone).to(room.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return backbone
@@ -306,7 +311,7 @@ def _network(room: StageRoom, data: PreparedData) -> Backbone | ImplantedNetwork
         Genotype.from_json(room.task.genotype),
         job.settings.cell,
         scope=job.settings.retrain.scope,
-        seed=job.seed,
+        seed=job.retrain_seed,
     )
     network.to(room.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

@@ -12,7 +12,7 @@ from iac_core.cells.genotype import (
     random_genotype,
     uniform_genotype,
 )
-from iac_core.config import CellSettings, DatasetOptions
+from iac_core.config import CellSettings, DatasetOptions, PretrainSettings, RetrainSettings
 from iac_core.seeding import numpy_generator
 from workers.job import Job, content_hash, identity, plain
 
@@ -213,12 +213,17 @@ def _pretrain_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, A
         "split": job.split_identity(),
         "backbone": job.backbone_identity(),
         "backbone_type": type(job.settings.backbone).__name__,
-        **({} if by_nnunet else {"pretrain": plain(job.settings.pretrain)}),
-        "seed": job.seed,
+        **({} if by_nnunet else {"pretrain": _without_seed(job.settings.pretrain)}),
+        "seed": job.pretrain_seed,
         # Every later stage builds on this one, so that its key holds the views too; nnU-Net's
         # training has its own.
         **({} if by_nnunet else _views(job)),
     }
+
+
+def _without_seed(settings: PretrainSettings | RetrainSettings) -> dict[str, Any]:
+    """A training's settings but its seed: the key holds the one that counts."""
+    return {name: value for name, value in plain(settings).items() if name != "seed"}
 
 
 def _views(job: Job) -> dict[str, Any]:
@@ -244,17 +249,17 @@ def _search_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any
 
 
 def _retrain_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any]:
-    retrain = plain(job.settings.retrain)
+    retrain = _without_seed(job.settings.retrain)
     if not genotype:
         unused = ("scope", "learning_rate")
         retrain = {name: value for name, value in retrain.items() if name not in unused}
-        return {"retrain": retrain, "seed": job.seed, **_views_after_nnunet(job)}
+        return {"retrain": retrain, "seed": job.retrain_seed, **_views_after_nnunet(job)}
     cell = identity("cell", job.settings.cell)
     return {
         "genotype": genotype,
         "cell": {name: cell[name] for name in _CELL_IN_RETRAIN if name in cell},
         "retrain": retrain,
-        "seed": job.seed,
+        "seed": job.retrain_seed,
         **_views_after_nnunet(job),
     }
 

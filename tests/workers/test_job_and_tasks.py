@@ -166,6 +166,24 @@ def test_what_was_prepared_pre_trained_and_scored_without_cells_is_found_again(
     assert list(keys(job("no_cell", "no_cell", settings=settings)).values()) == expected.split()
 
 
+def test_jobs_may_share_a_backbone_and_retrain_a_cell_with_several_seeds():
+    def with_seeds(seed, pretrain=None, retrain=None):
+        settings = replace(
+            SETTINGS,
+            pretrain=replace(SETTINGS.pretrain, seed=pretrain),
+            retrain=replace(SETTINGS.retrain, seed=retrain),
+        )
+        return full_keys(job(settings=settings, seed=seed))
+
+    one, other = with_seeds(0, pretrain=7), with_seeds(1, pretrain=7)
+    assert one["pretrain"] == other["pretrain"] == with_seeds(7)["pretrain"]
+    assert one["search"] != other["search"]
+    again = with_seeds(0, retrain=5)
+    assert again["search"] == with_seeds(0)["search"]
+    assert again["retrain"] != with_seeds(0)["retrain"]
+    assert with_seeds(3, retrain=3) == with_seeds(3)
+
+
 def test_a_later_setting_of_the_cell_is_in_the_key_of_a_retraining_only_where_it_differs():
     plain_cell = keys(job("random", "random"))["retrain"]
     for changes in ({"node_width": 0.5}, {"start": "matched"}):
