@@ -17,6 +17,10 @@ All figures are of gradients centred over an edge's operations, within a window 
 * ``bound² · (1 + 1/SNR²)`` steps are needed until ``|Σ g| > bound · √Σ g²`` is expected for an
   SNR; ``bound = √(2 ln(2 · edges · operations · looks / 0.05))`` keeps a search of pure noise
   below 5 % for all its edges, operations and looks (after 8, 16, 32, … steps) together.
+* Two things that the bound does not know are printed beside it: the correlation of a step's
+  deviation from the window's mean with that of the next step (noise that lasts counts as evidence
+  too), and the cosine of the mean gradients of the first 100 steps and of all after step 300
+  (whether what moved alpha at first still does).
 """
 
 import argparse
@@ -156,6 +160,26 @@ def alive_by_look(gradients: Gradients) -> Bool[ndarray, "looks edges"]:
     return np.logical_or.accumulate(passed)
 
 
+def next_step_correlation(gradients: Gradients) -> float:
+    """Return the correlation of deviations from the mean with those of the next step.
+
+    Examples:
+        >>> alternating = np.tile([1.0, -1.0], 50)[:, None, None] * np.ones((1, 1, 8))
+        >>> round(next_step_correlation(alternating), 1)
+        -1.0
+    """
+    deviations = gradients - gradients.mean(axis=0)
+    return float((deviations[1:] * deviations[:-1]).sum() / (deviations[1:] ** 2).sum())
+
+
+def kept_direction(gradients: Gradients) -> float:
+    """Return the cosine of the means of steps 0 to 100 and from 300 on; NaN without the latter."""
+    if len(gradients) <= 300:
+        return math.nan
+    early, late = gradients[:100].mean(axis=0), gradients[300:].mean(axis=0)
+    return float((early * late).sum() / math.sqrt((early**2).sum() * (late**2).sum()))
+
+
 def prepared_slices(layout: str, folder: Path, into: Path) -> PreparedData:
     """Prepare the slices of a data folder."""
     settings = PrepareSettings(size=48, spacing_mm=SPACING_MM[layout])
@@ -253,6 +277,7 @@ def window_row(gradients: Gradients, limit: float) -> dict[str, float]:
     low, middle, high = np.quantile(real.snr, (0.1, 0.5, 0.9))
     return {
         "rms": float(np.sqrt((gradients**2).mean())),
+        "next_step_correlation": next_step_correlation(gradients),
         "snr_10": float(low),
         "snr_median": float(middle),
         "snr_90": float(high),
@@ -281,7 +306,7 @@ def describe(name: str, gradients: Gradients) -> dict[str, Any]:
     print(f"\n{name}: {n_steps} steps of alpha, rms gradient {raw_rms:.2e}, bound {limit:.2f}")
     print(
         "  steps      rms      SNR 10 % / median / 90 %  noise | best operation of an edge: "
-        "median (range)  steps needed  enough for  noise"
+        "median (range)  steps needed  enough for  noise  next step"
     )
     rows = {}
     for start, end in windows(n_steps):
@@ -294,6 +319,7 @@ def describe(name: str, gradients: Gradients) -> dict[str, Any]:
             f"({row['best_smallest']:.3f} to {row['best_largest']:.3f})"
             f"{row['steps_needed_median']:>12.0f}"
             f"{row['enough_share']:>12.0%}{row['enough_share_of_noise']:>7.0%}"
+            f"{row['next_step_correlation']:>11.2f}"
         )
     alive = alive_by_look(found).mean(axis=1)
     looks = {8 * 2**look: round(float(share), 3) for look, share in enumerate(alive)}
@@ -303,7 +329,16 @@ def describe(name: str, gradients: Gradients) -> dict[str, Any]:
         f"  {N_STEPS_OF_A_SEARCH} steps are expected to be enough for {last['enough_share']:.0%} "
         "of the edges, by the SNR of all steps"
     )
-    return {"n_steps": n_steps, "rms": float(f"{raw_rms:.4g}"), "windows": rows, "alive": looks}
+    turned = kept_direction(found)
+    if not math.isnan(turned):
+        print(f"  cosine of the mean gradients of steps 0–100 and from 300 on: {turned:.2f}")
+    return {
+        "n_steps": n_steps,
+        "rms": float(f"{raw_rms:.4g}"),
+        "windows": rows,
+        "alive": looks,
+        "kept_direction": None if math.isnan(turned) else round(turned, 3),
+    }
 
 
 def kept() -> Iterator[tuple[str, Gradients]]:

@@ -174,7 +174,7 @@ def liveness_section(jobs: pd.DataFrame, looks: pd.DataFrame, title: str) -> Sec
         A line per arm that has a search or a retraining; one line for all if nothing is recorded.
     """
     names, table = ArmNames(jobs), liveness_table(jobs, looks)
-    lines = tuple(
+    lines: tuple[tuple[str, ...], ...] = tuple(
         (
             str(row["dataset"]),
             str(row["backbone"]),

@@ -127,7 +127,7 @@ def test_a_report_needs_the_tracking_server_alone(session, tmp_path):
 
 def test_a_run_of_an_older_version_that_lacks_a_table_has_no_rows_of_it(session, tmp_path):
     sync_sweep(session)
-    client, found = runs(session)
+    _, found = runs(session)
     old = next(run for run in found if run.data.tags["iac.kind"] == "job")
     root = Path(urlparse(old.info.artifact_uri).path)
     (root / "tables" / "liveness.parquet").unlink()
