@@ -81,11 +81,13 @@ def marked_arm_name(jobs: pd.DataFrame, pruner: str, mark: Callable[[str], str])
         return pruner
     if count.is_dead:
         return f"{pruner}: {DEAD} " + mark(
-            "No search of this arm was alive: no evidence chose its cells, so they are random "
-            "cells and are named so."
+            "No search of this arm was alive, so the cells that they found are random cells and "
+            "are named so."
         )
-    of_all = f"{count.n_dead} of {count.n_searches} searches of {pruner}"
-    return f"{pruner} " + mark(f"{of_all} were dead; the cells that they found are random cells.")
+    n_dead = f"{count.n_dead} of {count.n_searches}"
+    return f"{pruner} " + mark(
+        f"Dead searches of {pruner}: {n_dead}. The cells that they found are random cells."
+    )
 
 
 class ArmNames:

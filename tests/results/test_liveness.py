@@ -105,7 +105,7 @@ def test_footnotes_say_how_many_searches_were_dead():
     assert marked_arm_name(jobs(*MIXED_ARM), "js_stability", mark) == "js_stability (2)"
     assert marked_arm_name(jobs(*OLD_ARM), "shapley", mark) == "shapley"
     assert "No search of this arm was alive" in said[0]
-    assert "1 of 2 searches of js_stability were dead" in said[1]
+    assert "Dead searches of js_stability: 1 of 2." in said[1]
     assert len(said) == 2
 
 
