@@ -19,6 +19,7 @@ from orchestrator.consoles import err, out
 from orchestrator.expand import is_on_cell
 from orchestrator.forecast import Forecast
 from orchestrator.live_view import (
+    PROGRESS_HEADINGS,
     plan_table,
     progress_cells,
     stage_label,
@@ -259,7 +260,7 @@ def status(sweep: SweepPath, data: DataOption = None, runs: RunsOption = _RUNS) 
     found = session.plan()
     out.print(plan_table(found))
     table = Table(box=None, pad_edge=False)
-    for name in ("under way or ended early", "", "outcome", "epoch", "loss", "operations", "Dice"):
+    for name in ("under way or ended early", "", "outcome", *PROGRESS_HEADINGS):
         table.add_column(name)
     seen = set()
     for state in found.states:
