@@ -11,8 +11,11 @@ from iac_core.cells.architecture import ArchitectureParameters
 from iac_core.cells.discrete_cell import DiscreteCell
 from iac_core.cells.genotype import Genotype
 from iac_core.cells.search_cell import SearchCell
-from iac_core.config import CellSettings, RetrainScope
+from iac_core.config import CellForm, CellSettings, RetrainScope
 from iac_core.seeding import derive_seed
+
+ADDED_GATE_START = 0.3
+"""First value of the gates of the form ``added``: small beside the skip, yet with gradients."""
 
 
 class Implant(nn.Module):
@@ -21,9 +24,10 @@ class Implant(nn.Module):
     Args:
         backbone: The network; its weights are used, not copied.
         cells: One cell per skip level, finest first.
-        settings: Form of the implant and source of the second input.
+        settings: Source of the second input.
         scope: Which parts train; everything else has no gradients and stays in evaluation mode, so
             neither its weights nor its batch-norm buffers move.
+        form: How a cell joins its skip.
     """
 
     def __init__(
@@ -32,16 +36,19 @@ class Implant(nn.Module):
         cells: list[nn.Module],
         settings: CellSettings,
         scope: RetrainScope,
+        *,
+        form: CellForm,
     ) -> None:
         super().__init__()
         assert isinstance(backbone, nn.Module)
         self.backbone = backbone
         self.cells = nn.ModuleList(cells)
         self.second_input = settings.second_input
+        start = ADDED_GATE_START if form == "added" else 0.0
         self.gates = nn.ParameterList(
-            nn.Parameter(torch.zeros(site.skip_channels, 1, 1)) for site in backbone.sites
+            nn.Parameter(torch.full((site.skip_channels, 1, 1), start)) for site in backbone.sites
         )
-        if settings.form == "replace":
+        if form == "replace":
             self.gates = nn.ParameterList()
         self.trains_encoder = scope == "all"
         self.trains_decoder = scope in ("all", "cell_and_decoder")
@@ -103,9 +110,16 @@ class Supernet(nn.Module):
         backbone: The trained backbone.
         settings: The cell.
         seed: The job's seed; it fixes the initial weights and logits.
+        join: How a cell joins its skip.
     """
 
-    def __init__(self, backbone: Backbone, settings: CellSettings, seed: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        settings: CellSettings,
+        seed: int,
+        join: CellForm = "replace",
+    ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "search", "weights"))
@@ -118,7 +132,7 @@ class Supernet(nn.Module):
                 )
                 for site in backbone.sites
             ]
-        self.implant = Implant(backbone, cells, settings, "cell")
+        self.implant = Implant(backbone, cells, settings, "cell", form=join)
         generator = torch.Generator().manual_seed(derive_seed(seed, "search", "architecture"))
         self.architecture = ArchitectureParameters(settings, len(cells), generator)
 
@@ -145,6 +159,16 @@ class Supernet(nn.Module):
                 first axis G the batch is G equal parts, each with its own mask and with batch
                 statistics of its own.
         """
+        return self.implant.decode(features, size, self.cell_function(importance))
+
+    def cell_function(
+        self, importance: Float[Tensor, "*groups levels edges ops"] | None = None
+    ) -> Callable[[int, Tensor, Tensor], Tensor]:
+        """Return ``(level, skip, second) → output of the level's cell``.
+
+        Args:
+            importance: As in `from_features`.
+        """
         mixing = self.architecture.importance() if importance is None else importance
         weights = self.architecture.edge_weights()
         if mixing.ndim == 4:
@@ -158,7 +182,7 @@ class Supernet(nn.Module):
             )
             return out
 
-        return self.implant.decode(features, size, apply_cell)
+        return apply_cell
 
 
 class ImplantedNetwork(nn.Module):
@@ -194,7 +218,7 @@ class ImplantedNetwork(nn.Module):
                 )
                 for level, site in enumerate(backbone.sites)
             ]
-        self.implant = Implant(backbone, cells, settings, scope)
+        self.implant = Implant(backbone, cells, settings, scope, form=settings.form)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         """Return logits."""
