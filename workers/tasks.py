@@ -14,7 +14,7 @@ from workers.job import Job, content_hash, plain
 STAGE_VERSIONS: dict[str, int] = {
     "prepare": 2,
     "pretrain": 1,
-    "search": 2,
+    "search": 3,
     "retrain": 1,
     "evaluate": 1,
 }
@@ -208,7 +208,8 @@ def _search_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any
     return {
         "pruner": plain(job.settings.pruner),
         "pruner_type": type(job.settings.pruner).__qualname__,
-        "cell": plain(job.settings.cell),
+        # The form concerns retraining alone; the search has a join of its own.
+        "cell": {k: v for k, v in plain(job.settings.cell).items() if k != "form"},
         "search": plain(job.settings.search),
         "seed": job.seed,
         **_views_after_nnunet(job),

@@ -22,6 +22,14 @@ MIN_LIVE_EDGE_SHARE = 0.9
 MIN_CONTRIBUTION = 0.2
 """… and each level's cell adds at least this much of what the decoder receives (rms over rms)."""
 
+GRADIENT_SUMS = (
+    "gradient_sum",
+    "gradient_products",
+    "edge_gradient_sum",
+    "edge_gradient_products",
+)
+"""Sums of `AlphaEvidence` that a search records after every epoch."""
+
 FIRST_LOOK = 8
 """Architecture step of the first look for life; every further one is at twice as many."""
 

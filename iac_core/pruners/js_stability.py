@@ -48,9 +48,10 @@ class JsStabilitySettings:
     Attributes:
         window_epochs: W; the means of two adjacent windows of this length are compared (row 18).
         noise_factor: c; a settled edge diverges at most this much more than a random walk. The
-            default is the 99th percentile of that ratio under Adam on symmetric noise with W = 5
-            and 4 steps an epoch, as ``python -m benchmarks.liveness`` prints it: noise alone
-            keeps a decided operation for 1 epoch in 100.
+            default is the 99th percentile of that ratio under Adam on symmetric noise with W = 5,
+            4 steps an epoch and 8 operations, as ``python -m benchmarks.liveness`` prints it:
+            noise alone keeps a decided operation for 1 epoch in 100. It is above 1 since Adam's
+            first moment makes successive epochs alike, which s² leaves out.
         patience_epochs: P; an edge is pruned after so many settled epochs in a row with the same
             best operation and something to lose.
         max_share: At most this share of an edge's operations goes at once (row 23).
@@ -66,7 +67,7 @@ class JsStabilitySettings:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     window_epochs: int = 5
-    noise_factor: float = 5.0
+    noise_factor: float = 7.0
     patience_epochs: int = 3
     max_share: float = 0.5
     min_operations: int = 1
@@ -93,11 +94,11 @@ class JsStabilityFastSettings(JsStabilitySettings):
     """The settings that aim at the shortest search: other defaults, the same rules (our choice).
 
     A short warm-up with a faster alpha, short windows, edges too, and first epochs on half of the
-    slices. The noise factor is the same percentile with W = 2 and 2 steps an epoch.
+    slices. The noise factor is the same percentile with W = 2, 2 steps an epoch and that rate.
     """
 
     window_epochs: int = 2
-    noise_factor: float = 9.0
+    noise_factor: float = 12.0
     patience_epochs: int = 1
     stop_operations: int = 2
     stop_patience_epochs: int = 2
@@ -187,7 +188,8 @@ class JsStability:
             for level, edge in np.argwhere(losing[..., none]).tolist():
                 if has_spare_edges(keep[level], edge, state.edges, state.operations):
                     losing[level, edge, none] = False
-        settled = self._has_settled(state.alpha_history, state.active, best, losing.any(axis=-1))
+        asked: ndarray = losing.any(axis=-1)
+        settled = self._has_settled(state.alpha_history, state.active, best, asked)
         due = self._edges.count(settled, best, self.settings.patience_epochs)
         reasons = []
         for level, edge in np.argwhere(due).tolist():

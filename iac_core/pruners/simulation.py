@@ -62,6 +62,7 @@ class SimulatedSearch:
 
     Attributes:
         plant: Planted operation of each edge, -1 where there is none, shape ``(edges,)``.
+        alpha: Logits after every epoch, ``(epochs, edges, ops)``, NaN where gone.
         active: Operations in the graph at the end, ``(edges, ops)``.
         steps_of_removal: Architecture step after which an operation went, -1 if it stayed, like
             `active`.
@@ -71,6 +72,7 @@ class SimulatedSearch:
     """
 
     plant: Int[ndarray, " edges"]
+    alpha: Float[ndarray, "epochs edges ops"]
     active: Bool[ndarray, "edges ops"]
     steps_of_removal: Int[ndarray, "edges ops"]
     evidence: AlphaEvidence
@@ -189,10 +191,11 @@ class _Run:
         warmup = pace.alpha_warmup_epochs
         self.warmup = search.alpha_warmup_epochs if warmup is None else warmup
         self.rate = search.resolved_alpha_learning_rate(n_steps) * pace.alpha_rate_factor
-        self.alpha = 1e-3 * self.generator.standard_normal((n_edges, n_operations))
-        self.beta = 1e-3 * self.generator.standard_normal(n_edges)
-        self.adam_of_alpha = _Adam(self.alpha.shape, self.rate, search)
-        self.adam_of_beta = _Adam(self.beta.shape, self.rate, search)
+        # One array for alpha and beta, that one optimiser moves; both are views of it.
+        self.logits = 1e-3 * self.generator.standard_normal(n_edges * (n_operations + 1))
+        self.alpha = self.logits[n_edges:].reshape(n_edges, n_operations)
+        self.beta = self.logits[:n_edges]
+        self.adam = _Adam(self.logits.shape, self.rate, search)
         self.plant, self.means = self._plant()
         self.active = np.ones(self.alpha.shape, dtype=bool)
         self.gone_at = np.full(self.alpha.shape, -1)
@@ -220,7 +223,8 @@ class _Run:
         self.betas[self.epoch, 0] = self.beta
         state = self._state(n_steps)
         decision = self.pruner.decide(state)
-        check_decision(decision, state)
+        if decision.keep is not state.active:
+            check_decision(decision, state)
         self.events += [(self.epoch, reason) for reason in decision.reasons]
         self.gone_at[self.active & ~decision.keep[0]] = self.n_alpha_steps
         self.active = decision.keep[0].copy()
@@ -230,6 +234,7 @@ class _Run:
     def result(self) -> SimulatedSearch:
         return SimulatedSearch(
             plant=self.plant,
+            alpha=self.alphas[: self.epoch, 0],
             active=self.active,
             steps_of_removal=self.gone_at,
             evidence=self._evidence(),
@@ -269,24 +274,29 @@ class _Run:
         centre = drawn.sum(axis=-1, keepdims=True) / self.active.sum(axis=-1, keepdims=True)
         of_alpha = np.where(self.active, drawn - centre, 0.0)
         of_beta = noise * self.generator.standard_normal((n_steps, len(self.edges)))
-        for alpha_step, beta_step in zip(of_alpha, of_beta, strict=True):
-            self.adam_of_alpha.step(self.alpha, alpha_step)
-            self.adam_of_beta.step(self.beta, beta_step)
-            self.sums["gradient_sum"] += alpha_step
-            self.sums["gradient_products"] += alpha_step[:, :, None] * alpha_step[:, None, :]
-            self.n_alpha_steps += 1
-            if is_look(self.n_alpha_steps):
-                self._look()
+        for step in np.concatenate([of_beta, of_alpha.reshape(n_steps, -1)], axis=1):
+            self.adam.step(self.logits, step)
         self.sums["edge_gradient_sum"] += of_beta.sum(axis=0)
         self.sums["edge_gradient_products"] += of_beta.T @ of_beta
+        first = 0
+        for last in range(1, n_steps + 1):
+            is_due = is_look(self.n_alpha_steps + last)
+            if is_due or last == n_steps:
+                part = of_alpha[first:last].swapaxes(0, 1)
+                self.sums["gradient_sum"] += part.sum(axis=1)
+                self.sums["gradient_products"] += part.swapaxes(1, 2) @ part
+                first = last
+            if is_due:
+                self._look(self.n_alpha_steps + last)
+        self.n_alpha_steps += n_steps
 
-    def _look(self) -> None:
-        """Edges that are whole have centred gradients, so that their sums are those of liveness."""
+    def _look(self, n_steps: int) -> None:
+        """Find edges alive; the gradients of whole edges are centred, as liveness wants them."""
         squares = np.diagonal(self.sums["gradient_products"], axis1=-2, axis2=-1)
         strength = np.abs(self_normalised(self.sums["gradient_sum"], squares))
         found = (strength[:, self.real] > self.bound).any(axis=-1)
         found &= (self.alive_since < 0) & self.active.all(axis=-1)
-        self.alive_since[found] = self.n_alpha_steps
+        self.alive_since[found] = n_steps
 
     def _evidence(self) -> AlphaEvidence:
         return AlphaEvidence(

@@ -25,7 +25,7 @@ from iac_core.checkpoint import load_checkpoint, save_checkpoint
 from iac_core.config import CellSettings, SearchSettings
 from iac_core.errors import ConfigError, StopRequested
 from iac_core.pruners.contract import check_decision
-from iac_core.pruners.evidence import MIN_CONTRIBUTION, MIN_LIVE_EDGE_SHARE
+from iac_core.pruners.evidence import GRADIENT_SUMS, MIN_CONTRIBUTION, MIN_LIVE_EDGE_SHARE
 from iac_core.seeding import numpy_generator
 from iac_core.training.batches import (
     autocast,
@@ -175,15 +175,6 @@ def search(
     while not run.is_over:
         run.run_epoch()
     return run.record()
-
-
-GRADIENT_SUMS = (
-    "gradient_sum",
-    "gradient_products",
-    "edge_gradient_sum",
-    "edge_gradient_products",
-)
-"""What a record keeps of the evidence after every epoch, float32."""
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from iac_core.pruners import OPERATION_PRUNERS, build_pruner
 from iac_core.pruners.epoch_cost import MeasuredEpochs, fit_epoch_cost
 from iac_core.pruners.fixed_schedule import FixedScheduleSettings
 from iac_core.pruners.genotype_stability import GenotypeStabilitySettings
-from iac_core.pruners.js_stability import JsStabilitySettings
+from iac_core.pruners.js_absolute import JsAbsoluteSettings
 from iac_core.pruners.no_pruning import NoPruningSettings
 from iac_core.pruners.replay import NotReplayableError, Trajectory, agreement, replay
 from results.trajectory_arrays import arrays_of
@@ -74,7 +74,7 @@ def test_the_first_removal_is_that_of_the_search_that_was_run(tables, backbone, 
         },
     )
     assert full.genotype().to_json() == job["genotype"]
-    found = replay(full, build_pruner(JsStabilitySettings()))
+    found = replay(full, build_pruner(JsAbsoluteSettings(living_edges_only=False)))
     live = job_of(tables["jobs"], backbone, "js_stability", seed)
     events = tables["events"][tables["events"]["job_id"] == live["job_id"]]
     first = events[events["epoch"] == events["epoch"].min()]
@@ -135,15 +135,18 @@ def test_a_record_shorter_than_the_search_says_so():
     ],
 )
 def test_what_changes_the_training_from_its_first_epoch_is_refused(pace):
-    settings = JsStabilitySettings(pace=pace)
+    settings = JsAbsoluteSettings(living_edges_only=False, pace=pace)
     with pytest.raises(NotReplayableError, match=r"pace\.\w+ must be that of the recorded search"):
         replay(trajectory(), build_pruner(settings))
 
 
 def test_the_recorded_warm_up_by_its_number_is_no_change():
-    same = JsStabilitySettings(pace=SearchPace(alpha_warmup_epochs=0))
+    same = JsAbsoluteSettings(living_edges_only=False, pace=SearchPace(alpha_warmup_epochs=0))
     found = replay(trajectory(), build_pruner(same))
-    assert found.events == replay(trajectory(), build_pruner(JsStabilitySettings())).events
+    assert (
+        found.events
+        == replay(trajectory(), build_pruner(JsAbsoluteSettings(living_edges_only=False))).events
+    )
 
 
 @pytest.mark.parametrize("name", ["shapley", "hessian_stop"])
