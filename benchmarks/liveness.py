@@ -78,7 +78,8 @@ def main() -> None:
         for name in OPERATION_PRUNERS
     }
     print(
-        f"{'pruner':20} {'noise':>13} {'drift':>13}   {'planted at 0.3':>24}   {'planted at 1':>24}"
+        f"{'pruner':20} {'noise':>13} {'drift':>13}"
+        f"   {'planted at 0.3':>24}   {'planted at 1':>24}"
     )
     print(
         f"{'':20} {'removed alive':>13} {'removed alive':>13}"

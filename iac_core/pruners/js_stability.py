@@ -188,7 +188,7 @@ class JsStability:
             for level, edge in np.argwhere(losing[..., none]).tolist():
                 if has_spare_edges(keep[level], edge, state.edges, state.operations):
                     losing[level, edge, none] = False
-        asked: ndarray = losing.any(axis=-1)
+        asked = np.asarray(losing.any(axis=-1))
         settled = self._has_settled(state.alpha_history, state.active, best, asked)
         due = self._edges.count(settled, best, self.settings.patience_epochs)
         reasons = []

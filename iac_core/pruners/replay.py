@@ -207,8 +207,9 @@ def check_evidence(pruner: OperationPruner, *, has_evidence: bool) -> None:
     """
     if pruner.needs_evidence and not has_evidence:
         raise NotReplayableError(
-            "a pruner that decides on evidence must have a record with sums of alpha's gradients, "
-            "got one from before they were kept; search anew"
+            "a pruner that decides on evidence needs a record with sums of alpha's gradients, "
+            "got one from before they were kept; search anew, or set living_edges_only to false "
+            "or min_live_edge_share to 0 where the pruner has it"
         )
 
 
