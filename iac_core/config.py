@@ -26,6 +26,7 @@ OPERATION_NAMES: tuple[str, ...] = (
 """Candidate operations of PC-DARTS, all with stride 1 (row 4)."""
 
 CellForm = Literal["replace", "added", "residual"]
+AlphaOptimiser = Literal["adamw", "adam_l2"]
 RetrainScope = Literal["cell", "cell_and_decoder", "all"]
 Normalisation = Literal["modality", "zscore", "zscore_nonzero", "ct"]
 Subset = Literal["validation", "test"]
@@ -238,9 +239,10 @@ class CellSettings:
         operations: Candidate operations of every edge (row 4).
         second_input: Second input of the cell: the upsampled decoder feature of the same size, or
             the skip once more (row 1).
-        form: How the retrained cell joins its skip. ``replace`` puts it in the skip's place (the
-            papers' reading, row 7); ``added`` adds it to the skip through a gate per channel that
-            starts at 0.3; ``residual`` through one that starts at zero.
+        form: How the retrained cell joins its skip; `SearchSettings.join` says it for the search.
+            ``replace`` puts it in the skip's place (the papers' reading, row 7); ``added`` adds it
+            to the skip through a gate per channel that starts at 0.3; ``residual`` through one
+            that starts at zero.
         node_width: Channels of a node as a share of the skip's; None is 1 / nodes (the papers'
             reading, row 2). Nodes of another width are projected to the skip's channels.
         start: ``matched`` scales and shifts the output of a fresh cell, channel by channel, to the
@@ -292,9 +294,15 @@ class SearchSettings:
         momentum: Of SGD.
         weight_decay: Of SGD.
         gradient_clip: Norm to which gradients of the cell weights are clipped.
-        alpha_learning_rate: Of Adam for alpha and beta; None is `resolved_alpha_learning_rate`.
-        alpha_betas: Of Adam.
-        alpha_weight_decay: Of Adam.
+        join: How the search cell joins the skip while it is searched: in its place
+            (``replace``), added to it through gates per channel that start at 0.3 (``added``), or
+            at 0 (``residual``, a control: no gradient reaches alpha at first).
+        alpha_learning_rate: For alpha and beta; None is `resolved_alpha_learning_rate`.
+        alpha_betas: Decay rates of the moments of Adam.
+        alpha_optimiser: ``adamw`` decouples the decay from the gradient; ``adam_l2`` adds it to
+            the gradient as the reference code does, where a gradient that is smaller than its
+            decay only pulls alpha to 0.
+        alpha_weight_decay: Of the optimiser of alpha; None is `resolved_alpha_weight_decay`.
         alpha_warmup_epochs: Epochs before the first architecture step.
         validate_every_epochs: Validation Dice of the supernet is computed after every this many
             epochs; 0 is never. It is recorded, it decides nothing.
@@ -312,9 +320,11 @@ class SearchSettings:
     momentum: float = 0.9
     weight_decay: float = 3e-4
     gradient_clip: float = 5.0
+    join: CellForm = "replace"
     alpha_learning_rate: float | None = None
     alpha_betas: tuple[float, float] = (0.5, 0.999)
-    alpha_weight_decay: float = 1e-3
+    alpha_optimiser: AlphaOptimiser = "adamw"
+    alpha_weight_decay: float | None = None
     alpha_warmup_epochs: int = 15
     validate_every_epochs: int = 0
     checkpoint_every_epochs: int = 5
@@ -345,6 +355,13 @@ class SearchSettings:
         if self.weight_learning_rate is not None:
             return self.weight_learning_rate
         return 0.1 * self.batch_size / 256
+
+    @property
+    def resolved_alpha_weight_decay(self) -> float:
+        """Decay of alpha: the given one, or 0 for ``adamw`` and 1e-3 for ``adam_l2``."""
+        if self.alpha_weight_decay is not None:
+            return self.alpha_weight_decay
+        return 0.0 if self.alpha_optimiser == "adamw" else 1e-3
 
     def resolved_alpha_learning_rate(self, n_steps: int) -> float:
         """Return the learning rate of alpha and beta for epochs of `n_steps` steps.

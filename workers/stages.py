@@ -30,6 +30,7 @@ from iac_core.nnunet.cases import PlannedCases
 from iac_core.nnunet.prepare import prepare_by_nnunet
 from iac_core.nnunet.training import pretrain_by_nnunet
 from iac_core.pruners import build_pruner
+from iac_core.pruners.evidence import GRADIENT_SUMS
 from iac_core.training.fit import FitResult, TrainingRoom, evaluation_mode
 from iac_core.training.pretrain import pretrain, train_longer
 from iac_core.training.retrain import retrain
@@ -45,9 +46,22 @@ SPLIT = "split.json"
 GENOTYPE = "genotype.json"
 TRAJECTORY = "trajectory.npz"
 EVENTS = "events.json"
+LIVENESS = "liveness.json"
 PATIENTS = "patients.json"
 
 Outcome = dict[str, Any]
+
+_RECORDED = (
+    "alpha",
+    "beta",
+    "importance",
+    "active",
+    "jsd",
+    "beta_jsd",
+    *GRADIENT_SUMS,
+    "n_alpha_steps",
+)
+"""Arrays of a search's record, first axis epochs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,20 +172,26 @@ def search_stage(room: StageRoom) -> Outcome:
     (room.folder / GENOTYPE).write_text(genotype, encoding="utf-8")
     write_json(room.folder / EVENTS, record.events)
     write_json(room.folder / CURVE, record.curve)
-    arrays: dict[str, Any] = {
-        name: getattr(record, name)
-        for name in ("alpha", "beta", "importance", "active", "jsd", "beta_jsd")
-    }
+    write_json(
+        room.folder / LIVENESS,
+        {"looks": record.looks, "contribution": record.contribution.tolist()},
+    )
+    arrays: dict[str, Any] = {name: getattr(record, name) for name in _RECORDED}
     for name in ("n_weight_steps", "n_architecture_steps", "n_scored_slices"):
         arrays[name] = np.array([entry[name] for entry in record.curve], dtype=np.int64)
     np.savez_compressed(
         room.folder / TRAJECTORY,
         edges=np.asarray(record.edges),
         operations=np.asarray(record.operations),
+        alive_since=record.evidence.alive_since,
+        evidence_bound=np.float64(record.evidence.bound),
         **arrays,
     )
     return {
         "genotype": genotype,
+        "search_is_alive": record.is_alive,
+        "live_edge_share": record.live_edge_share,
+        "cell_contribution": float(record.contribution.min()),
         "search_s": record.search_s,
         "search_epochs": len(record.curve),
         "search_epochs_full": job.settings.search.epochs,

@@ -19,7 +19,7 @@ from workers.job import Job, content_hash, identity, plain
 STAGE_VERSIONS: dict[str, int] = {
     "prepare": 2,
     "pretrain": 1,
-    "search": 2,
+    "search": 3,
     "retrain": 2,
     "evaluate": 1,
 }
@@ -238,10 +238,12 @@ def _views_after_nnunet(job: Job) -> dict[str, Any]:
 
 
 def _search_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any]:
+    cell = identity("cell", job.settings.cell)
     return {
         "pruner": plain(job.settings.pruner),
         "pruner_type": type(job.settings.pruner).__qualname__,
-        "cell": identity("cell", job.settings.cell),
+        # Form and start concern retraining alone; the search has a join of its own.
+        "cell": {k: v for k, v in cell.items() if k not in ("form", "start")},
         "search": plain(job.settings.search),
         "seed": job.seed,
         **_views_after_nnunet(job),

@@ -24,9 +24,10 @@ class Implant(nn.Module):
     Args:
         backbone: The network; its weights are used, not copied.
         cells: One cell per skip level, finest first.
-        settings: Form of the implant and source of the second input.
+        settings: Source of the second input.
         scope: Which parts train; everything else has no gradients and stays in evaluation mode, so
             neither its weights nor its batch-norm buffers move.
+        form: How a cell joins its skip.
         matches_start: Whether each cell's output has a scale and a shift per channel, which
             `iac_core.cells.matched_start` sets.
     """
@@ -38,6 +39,7 @@ class Implant(nn.Module):
         settings: CellSettings,
         scope: RetrainScope,
         *,
+        form: CellForm,
         matches_start: bool = False,
     ) -> None:
         super().__init__()
@@ -48,8 +50,8 @@ class Implant(nn.Module):
         self.gates, self.scales, self.shifts = (nn.ParameterList() for _ in range(3))
         for site in backbone.sites:
             one = torch.ones(site.skip_channels, 1, 1)
-            if settings.form in FIRST_GATE:
-                self.gates.append(nn.Parameter(FIRST_GATE[settings.form] * one))
+            if form in FIRST_GATE:
+                self.gates.append(nn.Parameter(FIRST_GATE[form] * one))
             if matches_start:
                 self.scales.append(nn.Parameter(one.clone()))
                 self.shifts.append(nn.Parameter(torch.zeros_like(one)))
@@ -115,9 +117,16 @@ class Supernet(nn.Module):
         backbone: The trained backbone.
         settings: The cell.
         seed: The job's seed; it fixes the initial weights and logits.
+        join: How a cell joins its skip.
     """
 
-    def __init__(self, backbone: Backbone, settings: CellSettings, seed: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        settings: CellSettings,
+        seed: int,
+        join: CellForm = "replace",
+    ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "search", "weights"))
@@ -130,7 +139,7 @@ class Supernet(nn.Module):
                 )
                 for site in backbone.sites
             ]
-        self.implant = Implant(backbone, cells, settings, "cell")
+        self.implant = Implant(backbone, cells, settings, "cell", form=join)
         generator = torch.Generator().manual_seed(derive_seed(seed, "search", "architecture"))
         self.architecture = ArchitectureParameters(settings, len(cells), generator)
 
@@ -157,6 +166,16 @@ class Supernet(nn.Module):
                 first axis G the batch is G equal parts, each with its own mask and with batch
                 statistics of its own.
         """
+        return self.implant.decode(features, size, self.cell_function(importance))
+
+    def cell_function(
+        self, importance: Float[Tensor, "*groups levels edges ops"] | None = None
+    ) -> Callable[[int, Tensor, Tensor], Tensor]:
+        """Return ``(level, skip, second) → output of the level's cell``.
+
+        Args:
+            importance: As in `from_features`.
+        """
         mixing = self.architecture.importance() if importance is None else importance
         weights = self.architecture.edge_weights()
         if mixing.ndim == 4:
@@ -170,7 +189,7 @@ class Supernet(nn.Module):
             )
             return out
 
-        return self.implant.decode(features, size, apply_cell)
+        return apply_cell
 
 
 class ImplantedNetwork(nn.Module):
@@ -207,7 +226,12 @@ class ImplantedNetwork(nn.Module):
                 for level, site in enumerate(backbone.sites)
             ]
         self.implant = Implant(
-            backbone, cells, settings, scope, matches_start=settings.start == "matched"
+            backbone,
+            cells,
+            settings,
+            scope,
+            form=settings.form,
+            matches_start=settings.start == "matched",
         )
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
