@@ -176,6 +176,8 @@ def _trajectory_rows(records: Mapping[str, StageRecord], store: StageStore) -> R
     record = records.get("search")
     if record is None:
         return []
+    if "alpha_learning_rate" not in record.outcome:  # a search that trains no alpha
+        return []
     with np.load(io.BytesIO(_file(store, record, TRAJECTORY))) as arrays:
         saved = {name: arrays[name] for name in arrays.files}
     edges, operations = saved["edges"].tolist(), saved["operations"].tolist()

@@ -29,12 +29,14 @@ class Elimination:
         operation: Column of the operation.
         evidence: Its effect less that of the edge's best operation, over the deviation of the
             difference.
+        bound: What it exceeds.
     """
 
     level: int
     edge: int
     operation: int
     evidence: float
+    bound: float
 
 
 def looks_until(n_steps: int) -> list[int]:
@@ -160,6 +162,7 @@ def eliminations(
             edge=int(edge),
             operation=int(operation),
             evidence=float(evidence[level, edge, operation]),
+            bound=bound,
         )
         for level, edge, operation in np.argwhere(np.nan_to_num(evidence, nan=0.0) > bound)
     ]
