@@ -123,7 +123,8 @@ def outcome_of(
         dice_loss=reference_dice - dice,
         search_s=search_s,
         search_epochs=int(record.outcome["search_epochs"]),
-        epoch_equivalents=_epochs_of(cell, search_s) if search is None
+        epoch_equivalents=_epochs_of(cell, search_s)
+        if search is None
         else search.epoch_equivalents,
         genotype=str(record.outcome["genotype"]),
     )

@@ -151,9 +151,7 @@ class SearchCell(nn.Module):
         key = str(self.weights.device), path.tobytes()
         if key not in self._paths:
             assert not (path & ~self.live).any(), "a path consists of live operations"
-            layout = WeightLayout(
-                path, self.edges, self.operation_names, self.n_active_channels
-            )
+            layout = WeightLayout(path, self.edges, self.operation_names, self.n_active_channels)
             plan = DagPlan(path, self.edges, self.operation_names, self.n_nodes, layout)
             places = layout.places_in(self.layout).to(self.weights.device)
             while len(self._paths) >= _MOST_PATHS:

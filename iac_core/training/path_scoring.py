@@ -1,7 +1,8 @@
 """Scores of many genotypes by the shared weights of a super-net."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,16 @@ class PathScore:
     negative_loss: float
     dice_of_halves: tuple[float, float]
     negative_loss_of_halves: tuple[float, float]
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> "PathScore":
+        """Return the score of plain values, as ``dataclasses.asdict`` makes them."""
+        return cls(
+            dice=raw["dice"],
+            negative_loss=raw["negative_loss"],
+            dice_of_halves=tuple(raw["dice_of_halves"]),
+            negative_loss_of_halves=tuple(raw["negative_loss_of_halves"]),
+        )
 
     def value(self, measure: Measure) -> float:
         """Return one of the two."""

@@ -4,11 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from iac_core.backbones.interface import Backbone
 from iac_core.cells.genotype import Genotype
-from iac_core.config import CellSettings, SearchSettings
 from iac_core.searches.settings import OneShotSettings
-from iac_core.training.fit import TrainingRoom
 from iac_core.training.one_shot import one_shot
 
 
@@ -41,8 +38,9 @@ class FoundCell(Protocol):
         ...
 
     def outcome(self) -> dict[str, Any]:
-        """Return further plain values for the tables: at least ``search_is_alive``,
-        ``live_edge_share`` and ``cell_contribution``; None where they do not apply.
+        """Return further plain values for the tables; None where one does not apply.
+
+        At least ``search_is_alive``, ``live_edge_share`` and ``cell_contribution``.
         """
         ...
 

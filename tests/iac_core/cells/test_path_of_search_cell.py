@@ -55,9 +55,7 @@ def test_a_path_equals_its_operations_one_by_one_in_value_and_gradients(
     assert torch.allclose(ours, theirs, atol=1e-10)
 
     of_inputs = [layer.conv.weight for layer in cell.inputs]
-    found = torch.autograd.grad(
-        (ours * direction).sum(), [skip, second, *of_inputs, cell.weights]
-    )
+    found = torch.autograd.grad((ours * direction).sum(), [skip, second, *of_inputs, cell.weights])
     kernels = [conv.weight for _, conv in reference.kernel_at]
     expected = torch.autograd.grad(
         (theirs * direction).sum(),

@@ -74,11 +74,11 @@ def test_the_weights_that_are_trained_are_those_of_the_cells_alone(make_room):
     network = backbone()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     search = OneShot(network, SETTINGS, make_room(), CELL, SEARCH, 3)
-    cells = [value.clone() for value in search.supernet.implant.cells.parameters()]
+    cells = [value.clone() for value in search.training.supernet.implant.cells.parameters()]
     search.run_epoch()
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
-    after = list(search.supernet.implant.cells.parameters())
+    after = list(search.training.supernet.implant.cells.parameters())
     assert not any(torch.equal(one, other) for one, other in zip(cells, after, strict=True))
 
 
@@ -87,9 +87,9 @@ def test_training_lowers_the_loss(make_room):
     pretrain(network, make_room("backbone"), PretrainSettings(epochs=3, batch_size=8), seed=0)
     settings = replace(SETTINGS, n_steps=60, learning_rate_factor=10.0)
     search = OneShot(network, settings, make_room(), CELL, SEARCH, 3)
-    while not search.is_trained:
+    while not search.training.is_done:
         search.run_epoch()
-    losses = search.progress.losses
+    losses = search.training.losses
     assert np.mean(losses[-20:]) < np.mean(losses[:20]) - 0.05
 
 
@@ -97,9 +97,9 @@ def test_weights_and_scores_see_different_patients(make_room):
     room = make_room()
     search = OneShot(backbone(), SETTINGS, room, CELL, SEARCH, 3)
     weight_half, scoring_half = halves(room.split.train, 3)
-    scored = np.concatenate([batch for half in search.path_scorer().batches for batch in half])
+    scored = np.concatenate([batch for half in search.scorer().batches for batch in half])
     trained = room.data.slice_indices(weight_half, for_training=True)
-    assert set(search.slices) == set(trained)
+    assert set(search.training.slices) == set(trained)
     assert set(scored) == set(room.data.slice_indices(scoring_half, for_training=True))
     assert not set(scored) & set(trained)
 
@@ -128,7 +128,7 @@ def test_a_search_that_is_stopped_again_and_again_ends_with_the_same_result(make
 @pytest.mark.parametrize("sampling", ["uniform", "fair"])
 def test_a_search_that_eliminates_goes_on_bit_for_bit(make_room, monkeypatch, sampling):
     """A bound of almost nothing: something goes at every look."""
-    monkeypatch.setattr("iac_core.searches.elimination.evidence_bound", lambda *_: 1.0)
+    monkeypatch.setattr("iac_core.searches.elimination.evidence_bound", lambda *_: 0.3)
     settings = replace(
         SETTINGS, n_steps=20, eliminates=True, eliminate_from_step=8, sampling=sampling
     )
@@ -144,8 +144,8 @@ def test_a_search_that_eliminates_goes_on_bit_for_bit(make_room, monkeypatch, sa
     search = OneShot(backbone(), settings, make_room("whole"), CELL, SEARCH, 3)
     search.load()
     for one in whole.candidates:
-        mask = search.space.mask(Genotype.from_json(one["genotype"]))
-        assert not (mask & ~search.space.allowed).any()
+        mask = search.training.space.mask(Genotype.from_json(one["genotype"]))
+        assert not (mask & ~search.training.space.allowed).any()
 
 
 def test_without_elimination_nothing_leaves_the_space(make_room):
