@@ -451,8 +451,10 @@ def observations_of_tables(folder: Path) -> Iterator[Observation]:
         kind, seconds = str(stage["kind"]), float(stage["seconds"])
         if int(stage["attempt"] or 1) > 1:  # resumed: the last attempt is only the rest
             seconds = _number(row.get(f"{kind}_s")) or 0.0
-        if seconds > 0:
-            question = _question_of_row(kind, row)
+        question = _question_of_row(kind, row)
+        # Work that is counted in slices of a data set of unknown size says nothing of a rate.
+        is_counted = question.work.per_round is not None or not _search_of_row(row)
+        if seconds > 0 and (kind != "search" or is_counted):
             yield Observation(of=question, seconds=seconds, key=str(stage["key"]))
 
 

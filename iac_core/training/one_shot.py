@@ -1,9 +1,10 @@
 """A single-path super-net, and the best of its paths by regularised evolution.
 
 Weights are trained on one half of the training patients, one path a step; genotypes are scored
-with these shared weights on the other half (Guo et al. 2020, single path one-shot). No alpha is
-trained. While it searches the cell stands in the skip's place and operations see all channels
-(K = 1), whatever retraining does.
+with these shared weights on the other half (Guo et al. 2020, single path one-shot). The best few
+are then trained a little on their own and scored again (our choice: under shared weights a path
+that learns fast passes for a good one). No alpha is trained. While it searches the cell stands in
+the skip's place and operations see all channels (K = 1), whatever retraining does.
 """
 
 import math
@@ -22,69 +23,12 @@ from iac_core.searches.elimination import Elimination
 from iac_core.searches.evolution import RegularisedEvolution
 from iac_core.searches.rank_correlation import rank_correlation
 from iac_core.searches.settings import OneShotSettings
+from iac_core.training.finalists import Finalists, choose_finalists
 from iac_core.training.fit import TrainingRoom, check_finite
+from iac_core.training.one_shot_record import OneShotRecord
 from iac_core.training.path_scoring import PathScore, PathScorer
 from iac_core.training.path_training import PathTraining
 from iac_core.training.search import compile_kernels
-
-ERROR = 0.05
-"""Probability that a ranking by chance alone is called reproducible."""
-MIN_CONTRIBUTION = 0.2
-"""A cell that gives less of what the decoder receives is not searched for."""
-
-
-@dataclass(slots=True, kw_only=True)
-class OneShotRecord:
-    """Everything a one-shot search leaves behind.
-
-    Attributes:
-        genotype: The found cells.
-        events: Eliminated operations, in order.
-        curve: One entry per epoch of steps, then one per `population` scored genotypes, with the
-            entries of `iac_core.training.search.SearchRecord.curve`; what does not apply is NaN.
-        candidates: Every scored genotype, in order: ``order``, ``genotype`` (JSON), ``parent``
-            (order of the genotype that it is a mutation of, or None), ``score`` and the fields of
-            `PathScore`.
-        n_steps: Weight steps in an epoch.
-        agreement: Spearman correlation of the scores of the first population on two halves of the
-            scoring patients; NaN if it cannot be computed.
-        agreement_p: Probability of one as large by chance.
-        contribution: Least share of a cell in what the decoder receives, over the levels.
-    """
-
-    genotype: Genotype
-    events: list[dict[str, Any]]
-    curve: list[dict[str, float]]
-    candidates: list[dict[str, Any]]
-    n_steps: int
-    agreement: float
-    agreement_p: float
-    contribution: float
-
-    @property
-    def search_s(self) -> float:
-        """Seconds of training and scoring; checkpoints are not counted."""
-        return math.fsum(entry["seconds"] for entry in self.curve)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the ranking is reproducible and the cell contributes."""
-        return self.agreement_p < ERROR and self.contribution >= MIN_CONTRIBUTION
-
-    def outcome(self) -> dict[str, Any]:
-        """Return what the tables take of the search beside times."""
-        return {
-            "search_is_alive": self.is_alive,
-            "live_edge_share": None,  # there is no alpha whose edges could be alive
-            "cell_contribution": self.contribution,
-            "score_agreement": None if math.isnan(self.agreement) else self.agreement,
-            "score_agreement_p": self.agreement_p,
-            "n_candidates": len(self.candidates),
-        }
-
-    def files(self) -> dict[str, Any]:
-        """Return name of a JSON file → its content, beside those of every search."""
-        return {"candidates.json": self.candidates}
 
 
 def one_shot(
@@ -116,6 +60,7 @@ def one_shot(
     while not run.training.is_done:
         run.run_epoch()
     run.score_all()
+    run.score_finalists()
     return run.record()
 
 
@@ -125,6 +70,7 @@ class _Progress:
 
     seconds: float = 0.0
     scores: list[dict[str, Any]] = field(default_factory=list)
+    finals: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     curve: list[dict[str, float]] = field(default_factory=list)
 
@@ -150,8 +96,11 @@ class OneShot:
     @property
     def n_epochs(self) -> int:
         """Entries of the whole curve, as the reporter is told."""
-        settings = self.settings
-        return self.training.n_epochs + math.ceil(settings.n_evaluations / settings.population)
+        return self.training.n_epochs + self._n_scoring_epochs + bool(self.settings.n_finalists)
+
+    @property
+    def _n_scoring_epochs(self) -> int:
+        return math.ceil(self.settings.n_evaluations / self.settings.population)
 
     def run_epoch(self) -> None:
         """Run the remaining steps of an epoch of the weights."""
@@ -191,6 +140,40 @@ class OneShot:
         progress.seconds += time.perf_counter() - started
         self._close_scoring()
 
+    def score_finalists(self) -> None:
+        """Train and score the best genotypes on their own; those of the checkpoint are done."""
+        started = time.perf_counter()
+        progress, settings = self.progress, self.settings
+        history = self.replayed_evolution().history
+        tuning = Finalists(self.training, settings.finalist_steps)
+        for place in self._finalists()[len(progress.finals) :]:
+            path = self.training.space.mask(history[place][0].candidate)
+            score = tuning.score(path, self.scorer(), self.room.reporter.should_stop)
+            if score is None:
+                progress.seconds += time.perf_counter() - started
+                self.save()
+                raise StopRequested(f"search stopped at finalist {len(progress.finals)}")
+            progress.finals.append(asdict(score))
+        progress.seconds += time.perf_counter() - started
+        n = len(progress.finals)
+        if n and len(progress.curve) == self.training.n_epochs + self._n_closed_scorings():
+            n_slices = self.scorer().n_slices
+            self._close_epoch(
+                n_weight_steps=n * settings.finalist_steps, n_scored_slices=n * n_slices
+            )
+
+    def _finalists(self) -> list[int]:
+        """Numbers of the genotypes that are scored again, the best first."""
+        history = self.replayed_evolution().history
+        return choose_finalists(
+            [proposal.candidate for proposal, _ in history],
+            [score for _, score in history],
+            self.settings.n_finalists,
+        )
+
+    def _n_closed_scorings(self) -> int:
+        return math.ceil(len(self.progress.scores) / self.settings.population)
+
     def replayed_evolution(self) -> RegularisedEvolution[Genotype]:
         """Return the evolution, told the scores that are known."""
         settings = self.settings
@@ -211,8 +194,15 @@ class OneShot:
         """Return what the search leaves behind."""
         evolution = self.replayed_evolution()
         scores = [PathScore.of(raw) for raw in self.progress.scores]
-        best = evolution.best().candidate
         measure = self.settings.measure
+        finals = {
+            place: PathScore.of(raw)
+            for place, raw in zip(self._finalists(), self.progress.finals, strict=True)
+        }
+        best = evolution.best().candidate
+        if finals:
+            found = max(finals, key=lambda place: finals[place].value(measure))
+            best = evolution.proposals[found].candidate
         first = [score.of_halves(measure) for score in scores[: self.settings.population]]
         agreement, p = rank_correlation([one for one, _ in first], [two for _, two in first])
         return OneShotRecord(
@@ -226,8 +216,11 @@ class OneShot:
                     "parent": proposal.parent,
                     "score": value,
                     **asdict(score),
+                    "finalist": asdict(finals[order]) if order in finals else None,
                 }
-                for (proposal, value), score in zip(evolution.history, scores, strict=True)
+                for order, ((proposal, value), score) in enumerate(
+                    zip(evolution.history, scores, strict=True)
+                )
             ],
             n_steps=self.training.n_steps_per_epoch,
             agreement=agreement,

@@ -67,12 +67,7 @@ class PathTraining:
         self.supernet = Supernet(backbone, self.cell, seed).to(room.device)
         self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weights = list(self.supernet.implant.cell_parameters())
-        self.optimiser = torch.optim.SGD(
-            self.weights,
-            lr=search.resolved_weight_learning_rate,
-            momentum=search.momentum,
-            weight_decay=search.weight_decay,
-        )
+        self.optimiser = self.new_optimiser()
         weight_half, self.scoring_half = halves(room.split.train, seed)
         self.slices = room.data.slice_indices(weight_half, for_training=True)
         self.n_steps_per_epoch = min(
@@ -121,30 +116,64 @@ class PathTraining:
             What the look eliminated.
         """
         path = self._path(self.step)
-        rate = self.settings.learning_rate_factor * self.search.resolved_weight_learning_rate
-        for group in self.optimiser.param_groups:
-            group["lr"] = cosine(rate, 0.0, self.step / self.settings.n_steps)
-        self.optimiser.zero_grad()
-        total = 0.0
-        for loss in self.losses_of(indices, path):
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        torch.nn.utils.clip_grad_norm_(self.weights, self.search.gradient_clip)
-        self.optimiser.step()
-        self.losses.append(total)
+        share_done = self.step / self.settings.n_steps
+        loss = self.descend(self.optimiser, indices, path, step=self.step, share_done=share_done)
+        self.losses.append(loss)
         self._paths.append(path)
         if self.settings.eliminates and self.step in self.settings.looks:
             return self._eliminate()
         return []
 
-    def losses_of(
-        self, indices: Integer[ndarray, " b"], path: Bool[ndarray, "levels edges ops"]
+    def new_optimiser(self) -> torch.optim.SGD:
+        """Return an optimiser of the weights without a past."""
+        return torch.optim.SGD(
+            self.weights,
+            lr=self.search.resolved_weight_learning_rate,
+            momentum=self.search.momentum,
+            weight_decay=self.search.weight_decay,
+        )
+
+    def descend(
+        self,
+        optimiser: torch.optim.SGD,
+        indices: Integer[ndarray, " b"],
+        path: Bool[ndarray, "levels edges ops"],
+        *,
+        step: int,
+        share_done: float,
+    ) -> float:
+        """Take one step of an optimiser with clipped gradients; return the loss before it.
+
+        Args:
+            optimiser: Of the weights.
+            indices: Slices.
+            path: The path.
+            step: Number of the step; it fixes the random views.
+            share_done: Of the training; it gives the learning rate.
+        """
+        rate = self.settings.learning_rate_factor * self.search.resolved_weight_learning_rate
+        for group in optimiser.param_groups:
+            group["lr"] = cosine(rate, 0.0, share_done)
+        optimiser.zero_grad()
+        total = 0.0
+        for loss in self._losses_of(indices, path, step):
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_(self.weights, self.search.gradient_clip)
+        optimiser.step()
+        return total
+
+    def _losses_of(
+        self,
+        indices: Integer[ndarray, " b"],
+        path: Bool[ndarray, "levels edges ops"],
+        step: int,
     ) -> Iterator[Tensor]:
         """Yield the loss of each micro-batch of slices on a path, weighted by its share."""
         data, device = self.room.data, self.room.device
         kept = self.features(for_training=True)
         if kept is None:
-            generator = numpy_generator(self.seed, "one_shot", "views", self.step)
+            generator = numpy_generator(self.seed, "one_shot", "views", step)
             images, labels = load_view(data, indices, device, self.room.augmentation, generator)
         else:
             labels = load_labels(data, indices, device)

@@ -71,8 +71,10 @@ def _one_shot_slices(
     settings: dict[str, Any], search: dict[str, Any], n_training_slices: float
 ) -> float:
     n_scored = settings["n_scoring_slices"] or n_training_slices / 2
-    trained = float(settings["n_steps"] * search["batch_size"])
-    return trained + float(settings["n_evaluations"] * n_scored / 3)
+    n_finalists = settings["n_finalists"]
+    n_steps = settings["n_steps"] + n_finalists * settings["finalist_steps"]
+    n_scores = settings["n_evaluations"] + n_finalists
+    return float(n_steps * search["batch_size"] + n_scores * n_scored / 3)
 
 
 SEARCHES: dict[str, SearchKind] = {

@@ -13,14 +13,19 @@ from iac_core.cells.genotype import Genotype
 from iac_core.config import AugmentationSettings, CellSettings, PretrainSettings, SearchSettings
 from iac_core.errors import ConfigError, SearchError, StopRequested
 from iac_core.searches.settings import OneShotSettings
-from iac_core.training.one_shot import OneShot, OneShotRecord, one_shot
+from iac_core.searches.space import CellSpace
+from iac_core.training.finalists import choose_finalists
+from iac_core.training.one_shot import OneShot, one_shot
+from iac_core.training.one_shot_record import OneShotRecord
 from iac_core.training.pretrain import pretrain
 from iac_core.training.search import halves
 from iac_core.types import SilentReporter
 
 CELL = CellSettings(n_nodes=2)
 SEARCH = SearchSettings(batch_size=4, steps_per_epoch=3, checkpoint_every_epochs=2)
-SETTINGS = OneShotSettings(n_steps=10, n_evaluations=12, population=6, tournament=3)
+SETTINGS = OneShotSettings(
+    n_steps=10, n_evaluations=12, population=6, tournament=3, n_finalists=2, finalist_steps=3
+)
 
 
 class StopsAtAsk(SilentReporter):
@@ -58,13 +63,16 @@ def test_a_search_trains_scores_and_finds_its_best_genotype(make_room):
     reporter = StopsAtAsk()
     record = run(make_room(reporter=reporter))
     assert len(record.candidates) == 12
-    best = max(record.candidates, key=lambda one: one["score"])
+    finalists = [one for one in record.candidates if one["finalist"] is not None]
+    assert len(finalists) == 2
+    assert max(record.candidates, key=lambda one: one["score"]) in finalists
+    best = max(finalists, key=lambda one: one["finalist"]["negative_loss"])
     assert record.genotype == Genotype.from_json(best["genotype"])
     assert all(one["score"] == one["negative_loss"] for one in record.candidates)
     assert [one["parent"] is None for one in record.candidates] == 6 * [True] + 6 * [False]
-    assert [row["n_weight_steps"] for row in record.curve] == [3, 3, 3, 1, 0, 0]
-    assert [row["n_scored_slices"] > 0 for row in record.curve] == 4 * [False] + 2 * [True]
-    assert reporter.told == [(epoch, 6) for epoch in range(1, 7)]
+    assert [row["n_weight_steps"] for row in record.curve] == [3, 3, 3, 1, 0, 0, 6]
+    assert [row["n_scored_slices"] > 0 for row in record.curve] == 4 * [False] + 3 * [True]
+    assert reporter.told == [(epoch, 7) for epoch in range(1, 8)]
     assert record.search_s > 0
     assert record.contribution == pytest.approx(1)
     assert set(record.outcome()) >= {"search_is_alive", "live_edge_share", "cell_contribution"}
@@ -104,7 +112,7 @@ def test_weights_and_scores_see_different_patients(make_room):
     assert not set(scored) & set(trained)
 
 
-@pytest.mark.parametrize("n_asks", [1, 5, 11, 13, 22])
+@pytest.mark.parametrize("n_asks", [1, 5, 11, 15, 22, 23, 25, 27])
 def test_a_stopped_search_goes_on_bit_for_bit(make_room, n_asks):
     settings = replace(SETTINGS, lag=2)
     whole = run(make_room("whole"), settings)
@@ -114,9 +122,9 @@ def test_a_stopped_search_goes_on_bit_for_bit(make_room, n_asks):
 
 
 def test_a_search_that_is_stopped_again_and_again_ends_with_the_same_result(make_room):
-    room = make_room("stopped", reporter=StopsAtAsk(3))
+    room = make_room("stopped", reporter=StopsAtAsk(5))
     for _ in range(30):
-        room.reporter.left = 3
+        room.reporter.left = 5
         try:
             record = run(room)
         except StopRequested:
@@ -152,6 +160,38 @@ def test_without_elimination_nothing_leaves_the_space(make_room):
     record = run(make_room(), replace(SETTINGS, n_steps=16))
     assert record.events == []
     assert {row["n_operations"] for row in record.curve} == {5 * 7}
+
+
+def test_finalists_leave_the_shared_weights_as_they_were(make_room):
+    search = OneShot(backbone(), SETTINGS, make_room(), CELL, SEARCH, 3)
+    while not search.training.is_done:
+        search.run_epoch()
+    search.score_all()
+    before = [weight.clone() for weight in search.training.weights]
+    search.score_finalists()
+    for weight, value in zip(search.training.weights, before, strict=True):
+        assert torch.equal(weight, value)
+    record = search.record()
+    tuned = [one for one in record.candidates if one["finalist"]]
+    assert all(one["finalist"]["negative_loss"] != one["negative_loss"] for one in tuned)
+
+
+def test_without_finalists_the_best_of_the_shared_weights_is_found(make_room):
+    record = run(make_room(), replace(SETTINGS, n_finalists=0))
+    best = max(record.candidates, key=lambda one: one["score"])
+    assert record.genotype == Genotype.from_json(best["genotype"])
+    assert len(record.curve) == 6
+
+
+def test_finalists_are_the_best_that_differ_then_the_best_of_the_rest():
+    space, generator = CellSpace(CellSettings(), 1), np.random.default_rng(0)
+    first = space.sample(generator)
+    close = space.mutate(first, generator)
+    far = space.sample(generator)
+    genotypes, scores = [far, close, first], [1.0, 2.0, 3.0]
+    assert choose_finalists(genotypes, scores, 2) == [2, 0]
+    assert choose_finalists(genotypes, scores, 3) == [2, 0, 1]
+    assert choose_finalists(genotypes, scores, 9) == [2, 0, 1]
 
 
 def test_form_and_partial_channels_of_retraining_change_nothing(make_room):
