@@ -120,10 +120,11 @@ def test_a_path_of_one_operation_runs_and_has_gradients(in_planes, operation):
     uniform[path.any(axis=1), settings.operations.index(operation)] = True
     skip, second, direction = inputs(torch.float64)
     loss = (cell.forward_path(skip, second, uniform) * direction).sum()
-    of_skip, of_weights = torch.autograd.grad(loss, [skip, cell.weights])
+    of_skip, of_weights = torch.autograd.grad(loss, [skip, cell.weights], allow_unused=True)
     assert torch.isfinite(of_skip).all()
     assert (of_skip != 0).any()
-    assert (of_weights != 0).any() == ("conv" in operation)
+    has_gradient = of_weights is not None and bool((of_weights != 0).any())
+    assert has_gradient == ("conv" in operation)
 
 
 def test_only_a_few_plans_are_kept():
