@@ -64,7 +64,9 @@ metadata:
                checkpoint_every_epochs: 2}
       retrain: {epochs: 10, batch_size: 4, steps_per_epoch: 4, checkpoint_every_epochs: 2}
     backbones: {unet: {widths: [8, 16]}}
-    pruners: {js_stability: {window_epochs: 1, patience_epochs: 1, threshold: 0.5}}
+    pruners:
+      js_stability: {type: js_absolute, window_epochs: 1, patience_epochs: 1, threshold: 0.5,
+                     living_edges_only: false}
     resources: {threads: 1, cpus: 2, exclusive_search: false, lease_s: 10}
 """
 

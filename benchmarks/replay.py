@@ -2,7 +2,7 @@
 
     python -m benchmarks.replay [--quick] [--records FOLDER] [--live --data FOLDER]
 
-Random settings of `js_stability` are replayed on the recorded 200-epoch searches. ``per_minute``
+Random settings of `js_absolute` are replayed on the recorded 200-epoch searches. ``per_minute``
 counts settings, each on one search; ``per_minute_all`` counts settings that were tried on every
 search. The searches that were really run with the default settings tell how far a replay is off
 after its first removal, and that it is right until then.
@@ -31,7 +31,7 @@ from benchmarks.searches import backbone_settings, make_search, prepared
 from iac_core.cells.genotype import Genotype
 from iac_core.config import SearchPace, SearchSettings
 from iac_core.pruners import build_pruner
-from iac_core.pruners.js_stability import JsStability, JsStabilitySettings
+from iac_core.pruners.js_absolute import JsAbsolute, JsAbsoluteSettings
 from iac_core.pruners.replay import ReplayedSearch, Trajectory, agreement, replay
 from iac_core.training.search import Search
 from iac_core.types import Decision, Reason, SearchState
@@ -74,11 +74,11 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def random_rules(n: int, seed: int) -> list[JsStabilitySettings]:
+def random_rules(n: int, seed: int) -> list[JsAbsoluteSettings]:
     """Draw settings widely around the defaults."""
     generator = np.random.default_rng(seed)
     return [
-        JsStabilitySettings(
+        JsAbsoluteSettings(
             window_epochs=int(generator.integers(1, 11)),
             threshold=float(10 ** generator.uniform(-3.5, -1)),
             patience_epochs=int(generator.integers(1, 7)),
@@ -89,6 +89,7 @@ def random_rules(n: int, seed: int) -> list[JsStabilitySettings]:
             stop_operations=int(generator.integers(1, 5)),
             stop_patience_epochs=int(generator.integers(1, 16)),
             prune_edges=bool(generator.integers(2)),
+            living_edges_only=False,  # the recorded searches are from before liveness was known
         )
         for _ in range(n)
     ]
@@ -108,7 +109,7 @@ def _event(epoch: int, reason: Reason) -> tuple[int, int, int, str]:
 
 
 def _timed(
-    trajectories: Sequence[Trajectory], rules: Sequence[JsStabilitySettings]
+    trajectories: Sequence[Trajectory], rules: Sequence[JsAbsoluteSettings]
 ) -> dict[str, Any]:
     for trajectory in trajectories:
         replay(trajectory, build_pruner(rules[0]))  # compiled, and in the cache
@@ -176,7 +177,10 @@ def _trajectory(job: "pd.Series[Any]", trajectories: pd.DataFrame) -> Trajectory
 
 def _against_real_searches(searches: Sequence[RealSearch]) -> dict[str, Any]:
     """How replays of the default rule compare with the searches that were run."""
-    replays = [replay(one.full, build_pruner(JsStabilitySettings())) for one in searches]
+    replays = [
+        replay(one.full, build_pruner(JsAbsoluteSettings(living_edges_only=False)))
+        for one in searches
+    ]
     pairs = list(zip(replays, searches, strict=True))
     equivalents = [found.epoch_equivalents / real.epoch_equivalents for found, real in pairs]
     return {
@@ -202,9 +206,10 @@ class LookingOn:
         first: Rule → what it would have removed first, once it would.
     """
 
-    rules: Sequence[JsStability]
+    rules: Sequence[JsAbsolute]
     first: dict[int, frozenset[tuple[int, int, int, str]]] = field(default_factory=dict)
     pace: SearchPace = field(default_factory=SearchPace)
+    needs_evidence: bool = False
 
     def decide(self, state: SearchState) -> Decision:
         """Ask every rule that has not removed anything yet."""
@@ -237,7 +242,7 @@ def _against_live_searches(folder: Path | None, *, quick: bool) -> dict[str, Any
         for backbone in ("unet", "resnet18_unet"):
             for seed in seeds:
                 rules = random_rules(N_RULES, seed=1 + seed)
-                panel = LookingOn([JsStability(rule) for rule in rules])
+                panel = LookingOn([JsAbsolute(rule) for rule in rules])
                 search = make_search(
                     data,
                     backbone_settings(backbone),

@@ -25,7 +25,8 @@ OPERATION_NAMES: tuple[str, ...] = (
 )
 """Candidate operations of PC-DARTS, all with stride 1 (row 4)."""
 
-CellForm = Literal["replace", "residual"]
+CellForm = Literal["replace", "added", "residual"]
+AlphaOptimiser = Literal["adamw", "adam_l2"]
 RetrainScope = Literal["cell", "cell_and_decoder", "all"]
 Normalisation = Literal["modality", "zscore", "zscore_nonzero", "ct"]
 Subset = Literal["validation", "test"]
@@ -209,6 +210,8 @@ class PretrainSettings:
         validate_every_epochs: Validation Dice is computed after every this many epochs.
         checkpoint_every_epochs: A stopped stage loses at most this many epochs.
         precision: Of forward passes; ``bfloat16`` autocasts, weights and optimisers stay float32.
+        seed: Of the backbone; None is the job's. A number gives all jobs one backbone, so that
+            their searches differ in nothing else.
     """
 
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
@@ -220,6 +223,7 @@ class PretrainSettings:
     validate_every_epochs: int = 1
     checkpoint_every_epochs: int = 5
     precision: Precision = "float32"
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         _check_training(self)
@@ -235,9 +239,14 @@ class CellSettings:
         operations: Candidate operations of every edge (row 4).
         second_input: Second input of the cell: the upsampled decoder feature of the same size, or
             the skip once more (row 1).
-        form: ``replace`` puts the cell in the skip's place (the papers' reading, row 7);
-            ``residual`` adds the cell to the skip through a gate per channel that starts at zero:
-            the default, since it was better on validation patients (sweeps/acdc_gain_screen.yaml).
+        form: How the retrained cell joins its skip; `SearchSettings.join` says it for the search.
+            ``replace`` puts it in the skip's place (the papers' reading, row 7); ``added`` adds it
+            to the skip through a gate per channel that starts at 0.3; ``residual`` through one
+            that starts at zero.
+        node_width: Channels of a node as a share of the skip's; None is 1 / nodes (the papers'
+            reading, row 2). Nodes of another width are projected to the skip's channels.
+        start: ``matched`` scales and shifts the output of a fresh cell, channel by channel, to the
+            mean and deviation of the skip before the retraining; ``plain`` leaves it.
         architecture: One alpha and beta for all skip levels, or one of its own per level (row 5).
     """
 
@@ -247,9 +256,15 @@ class CellSettings:
     operations: tuple[str, ...] = OPERATION_NAMES
     second_input: Literal["decoder", "skip"] = "decoder"
     form: CellForm = "residual"
+    node_width: float | None = None
+    start: Literal["plain", "matched"] = "plain"
     architecture: Literal["shared", "per_level"] = "shared"
 
     def __post_init__(self) -> None:
+        if self.node_width is not None:
+            require(
+                0 < self.node_width <= 1, "node_width must be above 0, at most 1", self.node_width
+            )
         require_at_least(1, n_nodes=self.n_nodes, partial_channels=self.partial_channels)
         unknown = [name for name in self.operations if name not in OPERATION_NAMES]
         require(not unknown, f"operations must be among {', '.join(OPERATION_NAMES)}", unknown)
@@ -279,9 +294,15 @@ class SearchSettings:
         momentum: Of SGD.
         weight_decay: Of SGD.
         gradient_clip: Norm to which gradients of the cell weights are clipped.
-        alpha_learning_rate: Of Adam for alpha and beta; None is `resolved_alpha_learning_rate`.
-        alpha_betas: Of Adam.
-        alpha_weight_decay: Of Adam.
+        join: How the search cell joins the skip while it is searched: in its place
+            (``replace``), added to it through gates per channel that start at 0.3 (``added``), or
+            at 0 (``residual``, a control: no gradient reaches alpha at first).
+        alpha_learning_rate: For alpha and beta; None is `resolved_alpha_learning_rate`.
+        alpha_betas: Decay rates of the moments of Adam.
+        alpha_optimiser: ``adamw`` decouples the decay from the gradient; ``adam_l2`` adds it to
+            the gradient as the reference code does, where a gradient that is smaller than its
+            decay only pulls alpha to 0.
+        alpha_weight_decay: Of the optimiser of alpha; None is `resolved_alpha_weight_decay`.
         alpha_warmup_epochs: Epochs before the first architecture step.
         validate_every_epochs: Validation Dice of the supernet is computed after every this many
             epochs; 0 is never. It is recorded, it decides nothing.
@@ -299,9 +320,11 @@ class SearchSettings:
     momentum: float = 0.9
     weight_decay: float = 3e-4
     gradient_clip: float = 5.0
+    join: CellForm = "replace"
     alpha_learning_rate: float | None = None
     alpha_betas: tuple[float, float] = (0.5, 0.999)
-    alpha_weight_decay: float = 1e-3
+    alpha_optimiser: AlphaOptimiser = "adamw"
+    alpha_weight_decay: float | None = None
     alpha_warmup_epochs: int = 15
     validate_every_epochs: int = 0
     checkpoint_every_epochs: int = 5
@@ -332,6 +355,13 @@ class SearchSettings:
         if self.weight_learning_rate is not None:
             return self.weight_learning_rate
         return 0.1 * self.batch_size / 256
+
+    @property
+    def resolved_alpha_weight_decay(self) -> float:
+        """Decay of alpha: the given one, or 0 for ``adamw`` and 1e-3 for ``adam_l2``."""
+        if self.alpha_weight_decay is not None:
+            return self.alpha_weight_decay
+        return 0.0 if self.alpha_optimiser == "adamw" else 1e-3
 
     def resolved_alpha_learning_rate(self, n_steps: int) -> float:
         """Return the learning rate of alpha and beta for epochs of `n_steps` steps.
@@ -397,6 +427,8 @@ class RetrainSettings:
         validate_every_epochs: Validation Dice is computed after every this many epochs.
         checkpoint_every_epochs: A stopped stage loses at most this many epochs.
         precision: Of forward passes; ``bfloat16`` autocasts, weights and optimisers stay float32.
+        seed: Of the fresh cell and the order of slices; None is the job's. As an axis it retrains
+            every genotype several times.
     """
 
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
@@ -410,6 +442,7 @@ class RetrainSettings:
     validate_every_epochs: int = 1
     checkpoint_every_epochs: int = 5
     precision: Precision = "float32"
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         _check_training(self)
@@ -447,6 +480,7 @@ def _check_training(settings: PretrainSettings | RetrainSettings) -> None:
         validate_every_epochs=settings.validate_every_epochs,
         checkpoint_every_epochs=settings.checkpoint_every_epochs,
     )
+    require_at_least(0, seed=settings.seed)
     require_positive(
         learning_rate=settings.learning_rate, min_learning_rate=settings.min_learning_rate
     )

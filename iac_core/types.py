@@ -130,6 +130,44 @@ class Scoring:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlphaEvidence:
+    """What the gradients of alpha and beta have said so far: read-only arrays, float64.
+
+    Gradients are those of the loss, without any decay, summed over architecture steps. Sums and
+    products of operations keep what an operation had when it was removed.
+
+    Attributes:
+        n_steps: Architecture steps so far.
+        gradient_sum: Σ g of alpha, shape ``(levels, edges, ops)``; negative is in favour.
+        gradient_products: Σ g_o g_p over an edge's operations, ``(levels, edges, ops, ops)``.
+        edge_gradient_sum: Σ g of beta, shape ``(levels, edges)``.
+        edge_gradient_products: Σ g_e g_f of beta over edges, ``(levels, edges, edges)``.
+        bound: What evidence must exceed; see `iac_core.pruners.evidence.evidence_bound`.
+        alive_since: Architecture step of the look that found an edge alive, -1 if none has,
+            int64, shape ``(levels, edges)``.
+    """
+
+    n_steps: int
+    gradient_sum: Float[ndarray, "levels edges ops"]
+    gradient_products: Float[ndarray, "levels edges ops ops"]
+    edge_gradient_sum: Float[ndarray, "levels edges"]
+    edge_gradient_products: Float[ndarray, "levels edges edges"]
+    bound: float
+    alive_since: Integer[ndarray, "levels edges"]
+
+    @property
+    def is_alive(self) -> Bool[ndarray, "levels edges"]:
+        """Which edges are alive."""
+        alive: ndarray = self.alive_since >= 0
+        return alive
+
+    @property
+    def live_edge_share(self) -> float:
+        """Share of the edges that are alive."""
+        return float(self.is_alive.mean())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchState:
     """What an operation pruner may see after an epoch: read-only arrays, never the network.
 
@@ -149,6 +187,7 @@ class SearchState:
         alpha_history: Alpha after every epoch so far, this one included, shape
             ``(epochs, levels, edges, ops)``.
         beta_history: Beta likewise, shape ``(epochs, levels, edges)``.
+        evidence: What the gradients of alpha and beta have said so far.
         first_alpha_epoch: First epoch with architecture steps.
         max_alpha_step_per_epoch: Learning rate of alpha × steps of this epoch: about the most that
             Adam can move a logit in an epoch.
@@ -173,6 +212,7 @@ class SearchState:
     edges: tuple[tuple[int, int], ...]
     alpha_history: Float[ndarray, "epochs levels edges ops"]
     beta_history: Float[ndarray, "epochs levels edges"]
+    evidence: AlphaEvidence
     first_alpha_epoch: int
     max_alpha_step_per_epoch: float
     seed: int
@@ -231,9 +271,15 @@ class OperationPruner(Protocol):
 
     Attributes:
         pace: How the epochs of the search are to be run; `SearchPace()` changes nothing.
+        needs_evidence: Whether decisions read the state's `evidence`.
     """
 
     Settings: ClassVar[type]
+
+    @property
+    def needs_evidence(self) -> bool:
+        """Whether decisions read the state's `evidence`, which older records lack."""
+        ...
 
     @property
     def pace(self) -> SearchPace:

@@ -19,6 +19,7 @@ from orchestrator.consoles import err, out
 from orchestrator.expand import is_on_cell
 from orchestrator.forecast import Forecast
 from orchestrator.live_view import (
+    PROGRESS_HEADINGS,
     plan_table,
     progress_cells,
     stage_label,
@@ -259,7 +260,7 @@ def status(sweep: SweepPath, data: DataOption = None, runs: RunsOption = _RUNS) 
     found = session.plan()
     out.print(plan_table(found))
     table = Table(box=None, pad_edge=False)
-    for name in ("under way or ended early", "", "outcome", "epoch", "loss", "operations", "Dice"):
+    for name in ("under way or ended early", "", "outcome", *PROGRESS_HEADINGS):
         table.add_column(name)
     seen = set()
     for state in found.states:
@@ -410,7 +411,8 @@ def study_export(
 
 def _operation_pruners(session: Session, names: list[str] | None) -> dict[str, object]:
     """Settings of the sweep's operation pruners: those named, or all of the grid but ``none``."""
-    known = {name: value for name, value in session.spec.pruners.items() if value is not None}
+    spec = session.spec
+    known = {name: value for name, value in spec.pruners.items() if name not in spec.controls}
     for name in names or []:
         if name not in known:
             hint = did_you_mean(name, list(known))

@@ -20,6 +20,8 @@ from workers.run_stage import StageEnd
 from workers.stage_store import StageStore
 from workers.tasks import StageTask
 
+PROGRESS_HEADINGS = ("epoch", "loss", "operations", "live edges", "Dice")
+"""Headings of `progress_cells`."""
 _MOST_RUNNING_ROWS = 12
 _MOST_FAILURES = 3
 _SECONDS_BETWEEN_ESTIMATES = 5.0
@@ -185,7 +187,7 @@ class LiveView(View):
 
     def _running_rows(self) -> Table:
         table = Table(box=None, pad_edge=False)
-        for name in ("running", "", "epoch", "loss", "operations", "Dice"):
+        for name in ("running", "", *PROGRESS_HEADINGS):
             table.add_column(name, justify="left" if name in ("running", "") else "right")
         for task, seen in zip(self._under_way, self._reports, strict=False):
             table.add_row(task.kind, stage_label(task), *progress_cells(seen))
@@ -235,8 +237,16 @@ class LiveView(View):
         return self._left
 
 
-def progress_cells(seen: dict[str, Any]) -> tuple[str, str, str, str]:
-    """Return epoch, loss, operations left and validation Dice of a progress report, as text."""
+def progress_cells(seen: dict[str, Any]) -> tuple[str, ...]:
+    """Return what a progress report says under each of `PROGRESS_HEADINGS`, as text.
+
+    Args:
+        seen: The report; ``live_edges`` is the share of a search's edges that are alive.
+
+    Examples:
+        >>> progress_cells({"epoch": 3, "n_epochs": 9, "loss": 0.25, "live_edges": 0.5})
+        ('3/9', '0.250', '', '50 %', '')
+    """
 
     def number(name: str, form: str) -> str:
         value = seen.get(name)
@@ -247,5 +257,6 @@ def progress_cells(seen: dict[str, Any]) -> tuple[str, str, str, str]:
         epoch,
         number("loss", ".3f"),
         number("n_operations", ".0f"),
+        number("live_edges", ".0%").replace("%", " %"),
         number("validation_dice", ".3f"),
     )

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy import ndarray
 from iac_core.cells.genotype import Genotype
 from iac_core.errors import ConfigError
 from iac_core.pruners.epoch_cost import EpochCost, MeasuredEpochs, fit_epoch_cost
+from iac_core.pruners.evidence import GRADIENT_SUMS
 from iac_core.pruners.no_pruning import NoPruningSettings
-from iac_core.pruners.replay import Trajectory
+from iac_core.pruners.replay import RecordedEvidence, Trajectory
 from orchestrator.session import Session
 from workers.job import Job, content_hash
 from workers.stage_store import StageStore
@@ -31,6 +32,7 @@ class RecordedSearch:
         active: Operations in the graph during each epoch.
         seconds: Of each epoch.
         n_scored_slices: Slices × masks that a pruner had scored after each epoch.
+        evidence: Sums of alpha's gradients; None if it was recorded before they were kept.
         genotype: What it found.
         device: Model of its device.
         is_exclusive: Whether it had the device to itself.
@@ -47,6 +49,7 @@ class RecordedSearch:
     n_architecture_steps: Int[ndarray, " epochs"]
     n_scored_slices: Int[ndarray, " epochs"]
     seconds: Float[ndarray, " epochs"]
+    evidence: RecordedEvidence | None
     genotype: Genotype
     device: str
     is_exclusive: bool
@@ -88,6 +91,7 @@ class RecordedSearch:
             n_weight_steps=self.n_weight_steps,
             n_architecture_steps=self.n_architecture_steps,
             seed=self.task.job.seed,
+            evidence=self.evidence,
         )
 
     def measured(self) -> MeasuredEpochs:
@@ -121,9 +125,20 @@ def read_search(store: StageStore, task: StageTask) -> RecordedSearch | None:
             for name in ("n_weight_steps", "n_architecture_steps", "n_scored_slices")
         },
         seconds=np.array([epoch["seconds"] for epoch in json.loads(curve)]),
+        evidence=_evidence(saved),
         genotype=Genotype.from_json(str(record.outcome["genotype"])),
         device=str(record.provenance["device"]),
         is_exclusive=bool(record.outcome["search_exclusive"]),
+    )
+
+
+def _evidence(saved: Mapping[str, ndarray]) -> RecordedEvidence | None:
+    """The evidence in the arrays of a search; None if they have none."""
+    if "alive_since" not in saved:
+        return None
+    return RecordedEvidence(
+        **{name: saved[name] for name in (*GRADIENT_SUMS, "n_alpha_steps", "alive_since")},
+        bound=float(saved["evidence_bound"]),
     )
 
 

@@ -18,6 +18,11 @@ from workers.tasks import StageTask
 
 Rows = list[dict[str, Any]]
 
+_LIVENESS = "liveness.json"
+"""File of a search stage: what each look at alpha's gradients found."""
+_START = -1
+"""Kept epoch of a training whose starting state was the best."""
+
 
 def job_tables(
     state_tasks: Sequence[StageTask],
@@ -54,6 +59,7 @@ def job_tables(
         "patients": [{**ids, **row} for row in patients],
         "trajectories": [{**search_ids, **row} for row in _trajectory_rows(records, store)],
         "events": [{**search_ids, **row} for row in _event_rows(records, store)],
+        "liveness": [{**search_ids, **row} for row in _liveness_rows(records, store)],
         "stages": _stage_rows(state_tasks, records, store, job.job_id),
     }
     assert set(tables) == set(TABLES)
@@ -112,6 +118,9 @@ def _job_row(
             "search_epochs_full",
             "search_exclusive",
             "search_other_load",
+            "search_is_alive",
+            "live_edge_share",
+            "cell_contribution",
         )
     }
     row |= {
@@ -122,7 +131,7 @@ def _job_row(
         "split_hash": pretrain.get("split_hash", ""),
         "pretrain_s": pretrain.get("seconds"),
         "retrain_s": retrain.get("seconds"),
-        "best_retrain_epoch": retrain.get("best_epoch"),
+        **_retraining(retrain),
         "evaluate_s": _last_seconds(records.get("evaluate")),
         "n_micro_batches": max(map(_n_micro_batches, records.values()), default=None),
     }
@@ -146,6 +155,16 @@ def _job_row(
             "traceback": failure.trace,
         }
     return row
+
+
+def _retraining(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """What was kept of a retraining; older ones did not score the state they started from."""
+    best, start = outcome.get("best_epoch"), outcome.get("start_validation_dice")
+    return {
+        "best_retrain_epoch": best,
+        "start_val_dice": start,
+        "retrain_kept_start": None if start is None else best == _START,
+    }
 
 
 def _scores(patients: Rows) -> dict[str, Any]:
@@ -173,12 +192,12 @@ def _patient_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows
 
 
 def _trajectory_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
+    """Rows of a search over alpha; a search that trains none leaves no trajectory."""
     record = records.get("search")
-    if record is None:
+    content = None if record is None else store.read("search", record.key, TRAJECTORY)
+    if content is None:
         return []
-    if "alpha_learning_rate" not in record.outcome:  # a search that trains no alpha
-        return []
-    with np.load(io.BytesIO(_file(store, record, TRAJECTORY))) as arrays:
+    with np.load(io.BytesIO(content)) as arrays:
         saved = {name: arrays[name] for name in arrays.files}
     edges, operations = saved["edges"].tolist(), saved["operations"].tolist()
     return [
@@ -209,6 +228,13 @@ def _event_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
         return []
     rows: Rows = json.loads(_file(store, record, EVENTS))
     return [{**row, "operations": ",".join(row["operations"])} for row in rows]
+
+
+def _liveness_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
+    """Rows of every look; searches without alpha and older ones have none."""
+    record = records.get("search")
+    content = None if record is None else store.read("search", record.key, _LIVENESS)
+    return [] if content is None else list(json.loads(content)["looks"])
 
 
 def _stage_rows(

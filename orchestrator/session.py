@@ -23,7 +23,7 @@ from orchestrator.spec import DatasetSettings, SweepError, SweepSpec, Tables, lo
 from workers.job import content_hash
 from workers.places import Place
 from workers.stage_store import StageStore
-from workers.tasks import CONTROLS, DataSource
+from workers.tasks import CONTROL_SETTINGS, CONTROLS, DataSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ def tables() -> Tables:
             **{name: entry.Settings for name, entry in OPERATION_PRUNERS.items()},
             **{name: kind.settings for name, kind in SEARCHES.items()},
         },
-        controls=tuple(CONTROLS),
+        controls={name: CONTROL_SETTINGS.get(name) for name in CONTROLS},
     )
 
 

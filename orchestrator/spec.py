@@ -93,13 +93,13 @@ class Tables:
         layouts: Layouts of data folders.
         backbones: Name → settings class.
         pruners: Name of an operation pruner → settings class.
-        controls: Values of the pruner axis without settings.
+        controls: Control of the pruner axis → settings class; None if it has no settings.
     """
 
     layouts: Sequence[str]
     backbones: Mapping[str, type]
     pruners: Mapping[str, type]
-    controls: Sequence[str]
+    controls: Mapping[str, type | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,14 +265,12 @@ class _Reader:
             section: self._section(("stages", section), settings)
             for section, settings in self._stage_sections(sweep.get("stages"))
         }
-        backbones, _ = self._variants("backbones", self.tables.backbones, ())
-        pruners, controls = self._variants(
-            "pruners", self.tables.pruners, tuple(self.tables.controls)
-        )
+        backbones, _ = self._variants("backbones", self.tables.backbones, {})
+        pruners, controls = self._variants("pruners", self.tables.pruners, self.tables.controls)
         known = {
             "dataset": list(datasets),
             "backbone": list(backbones),
-            "pruner": [*pruners, *controls],
+            "pruner": list(pruners),
         }
         axes = self._axes(sweep.get("grid"), known, stages)
         cells = {
@@ -289,8 +287,9 @@ class _Reader:
                 "give one of these, or leave it out",
             )
         contents = self._split_contents(stages.get("split"), axes)
-        study = self._study(axes, pruners)
-        tuned = self._tuned(pruners)
+        searched = {name: value for name, value in pruners.items() if name not in controls}
+        study = self._study(axes, searched)
+        tuned = self._tuned(searched)
         if self.problems:
             ordered = sorted(self.problems, key=lambda problem: int(problem.place or 0))
             raise SweepError(ordered, datasets)
@@ -440,28 +439,33 @@ class _Reader:
         return settings() if parsed is None else parsed
 
     def _variants(
-        self, section: str, table: Mapping[str, type], controls: Sequence[str]
+        self, section: str, table: Mapping[str, type], controls: Mapping[str, type | None]
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        """Settings of every known name and of every name that the section adds."""
+        """Settings of every known name and of every name that the section adds; its controls."""
         # What has no settings of its own by default (a network of the user's) is used by ``type``.
         settings = {name: kind() for name, kind in table.items() if not _required(kind)}
-        named_controls = {name: name for name in controls}
+        named_controls = {
+            name: name for name, kind in controls.items() if kind is None or not _required(kind)
+        }
+        settings |= dict.fromkeys(named_controls)
         for name, value in self._mapping((section,), self.file.sweep.get(section)).items():
             entry = dict(self._mapping((section, name), value))
             kind = entry.pop("type", name)
             place: Place = (section, name) if kind == name else (section, name, "type")
-            if kind in named_controls:
-                rule = f"the control {kind!r} must have no settings"
-                self._problem(place, rule, entry, "remove this entry")
-            elif kind not in table:
-                self._unknown(place, kind, [*table, *controls], section.removesuffix("s"))
-            else:
-                parsed = self._parsed((section, name), table[kind], entry)
+            settings_type = table.get(kind, controls.get(kind))
+            if settings_type is not None:
+                parsed = self._parsed((section, name), settings_type, entry)
                 if parsed is not None:
                     settings[name] = self._located(parsed)
-                    continue
+            elif kind not in controls:
+                self._unknown(place, kind, [*table, *controls], section.removesuffix("s"))
+            else:
+                rule = f"the control {kind!r} must have no settings"
+                self._problem(place, rule, entry, "remove this entry")
+            if kind in controls:
+                named_controls[name] = kind
             settings.setdefault(name, None)  # known by name, so that the grid is not blamed too
-        return {**settings, **dict.fromkeys(named_controls)}, named_controls
+        return settings, named_controls
 
     def _located(self, settings: T) -> T:
         """The settings with a path that is relative to the sweep file made absolute."""

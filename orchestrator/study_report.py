@@ -19,7 +19,8 @@ from orchestrator.study import STAND_IN, open_storage, pareto_order, study_of
 from orchestrator.study_settings import StudySettings, check_study
 from orchestrator.trial_pruning import curve_room
 from results.figures import svg_drawn_by
-from results.report import Illustration, Section, StudyPages
+from results.report import Illustration, StudyPages
+from results.section import Section
 
 logger = logging.getLogger(__name__)
 _FEWEST_TRIALS = 4

@@ -25,6 +25,7 @@ _SORT_KEYS: dict[str, list[str]] = {
     "patients": ["job_id", "subset", "volume_id", "class_name"],
     "trajectories": ["job_id", "epoch", "level", "edge", "operation"],
     "events": ["job_id", "epoch", "level", "edge", "rule"],
+    "liveness": ["job_id", "look", "level", "edge"],
     "stages": ["kind", "key", "attempt_id", "job_id"],
 }
 
@@ -39,7 +40,8 @@ def collect(
     """Draw a sweep's tables from MLflow and write them as Parquet.
 
     A run counts once its tag ``iac.digest`` is set, which its writer does last. Its rows are kept
-    beside the tables and read again only when the digest changes.
+    beside the tables and read again only when the digest changes. A run that lacks a table, since
+    an older version wrote it, has no rows of it.
 
     Args:
         tracking_uri: MLflow's tracking URI.
@@ -85,8 +87,20 @@ def _is_wanted(run: Run, job_ids: set[str] | None) -> bool:
 
 
 def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
-    """Read the tables that `collect` wrote."""
-    return {name: read_table(folder / f"{name}.parquet", name) for name in TABLES}
+    """Read the tables that `collect` wrote; one that an older version did not know is empty.
+
+    Raises:
+        FileNotFoundError: If the folder has no table of jobs.
+    """
+    jobs = read_table(folder / "jobs.parquet", "jobs")
+    others = {name: _rows_of(folder, name) for name in TABLES if name != "jobs"}
+    return {"jobs": jobs, **others}
+
+
+def _rows_of(folder: Path, table: str) -> pd.DataFrame:
+    """Rows of a table, none if its file is not there."""
+    path = folder / f"{table}.parquet"
+    return read_table(path, table) if path.exists() else empty(table)
 
 
 def _whole_runs(client: MlflowClient, uri: str, experiment: str) -> Iterator[Run]:
@@ -120,7 +134,10 @@ def _fetch(client: MlflowClient, run: Run, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         got = Path(client.download_artifacts(run.info.run_id, "tables", temporary))
         for name in TABLES:
-            shutil.copyfile(got / f"{name}.parquet", folder / f"{name}.parquet")
+            kept = folder / f"{name}.parquet"
+            kept.unlink(missing_ok=True)  # of an earlier version of the run
+            if (got / kept.name).exists():
+                shutil.copyfile(got / kept.name, kept)
     write_json(note, version)
 
 
@@ -131,7 +148,7 @@ def _stale(parts: Path, job_ids: set[str]) -> list[Path]:
 
 
 def _join(table: str, parts: Path, job_ids: list[str]) -> pd.DataFrame:
-    frames = [read_table(parts / job_id / f"{table}.parquet", table) for job_id in job_ids]
+    frames = [_rows_of(parts / job_id, table) for job_id in job_ids]
     filled = [frame.dropna(axis=1, how="all") for frame in frames if len(frame)]
     if not filled:
         return empty(table)

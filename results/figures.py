@@ -250,7 +250,9 @@ def _draw_jsd(axis: Axes, part: pd.DataFrame, events: pd.DataFrame) -> None:
         axis.plot(shown["epoch"], values, lw=0.9, alpha=0.8)
         pruned = events[(events["level"] == edge[0]) & (events["edge"] == edge[1])]
         axis.scatter(pruned["epoch"], pruned["value"], s=12, color="black", zorder=3)
-    thresholds = events.loc[events["rule"] == "js_stability", "threshold"].dropna()
+    thresholds = events.loc[
+        events["rule"].isin(["js_absolute", "js_stability"]), "threshold"
+    ].dropna()
     if len(thresholds):
         axis.axhline(float(thresholds.iloc[0]), color="black", ls="--", lw=1)
     if (part["jsd"].fillna(0) > 0).any():

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,9 @@ from results.figures import (
     importance_trajectories,
     jsd_trajectories,
 )
+from results.liveness import DEAD, ArmNames, dead_jobs, liveness_section, marked_arm_name
+from results.schema import empty
+from results.section import Section
 from results.transfer import TunedArm, transfer_table
 
 _REFERENCES = ("none", "no_cell", "no_cell_longer", "random")
@@ -74,6 +77,7 @@ class Entry:
 
     Attributes:
         pruner: Value of the pruner axis.
+        arm: Its name in the table, saying so if its searches were dead.
         dice: Dice ± sd over seeds, of test patients unless no job scored any.
         hd95: HD95 in mm ± sd.
         search: Seconds of search, ± sd.
@@ -83,22 +87,13 @@ class Entry:
     """
 
     pruner: str
+    arm: str
     dice: str
     hd95: str
     search: str
     epochs: str
     speedup: str
     seeds: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
-    """A further table: its title, what it says, headings and lines."""
-
-    title: str
-    text: str
-    header: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +230,8 @@ def main_table(
 def sections(
     jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame], tuned: Sequence[TunedArm] = ()
 ) -> list[Section]:
-    """Return the tables of paired differences, of tuned arms and of agreement over seeds."""
+    """Return the tables of liveness, paired differences, tuned arms and agreement over seeds."""
+    looks = tables.get("liveness", empty("liveness"))
     done = jobs[jobs["status"] == "done"]
     varying, subset = varying_settings(done), reported_subset(jobs)
     found: list[Section] = []
@@ -244,6 +240,8 @@ def sections(
         title = ", ".join(
             f"{name.removeprefix('config_')} {_setting(value)}" for name, value in named
         )
+        names = ArmNames(part)
+        found.append(liveness_section(part, looks, title))
         compared = pd.concat(
             # What was a reference before is not compared a second time, the other way round.
             comparison_table(
@@ -254,20 +252,21 @@ def sections(
             )
             for place, reference in enumerate(_REFERENCES)
         )
-        found.append(_comparison_section(compared, title, subset))
+        found.append(_comparison_section(compared, title, subset, names))
         transfer = transfer_table(part, tables["patients"], tables["trajectories"], tuned, subset)
-        found.append(_transfer_section(transfer, title, subset))
-        found.append(_agreement_section(agreement_table(part, tables["trajectories"]), title))
+        found.append(_transfer_section(transfer, title, subset, names))
+        agreement = agreement_table(part, tables["trajectories"])
+        found.append(_agreement_section(agreement, title, names))
     return [section for section in found if section.lines]
 
 
-def _comparison_section(table: pd.DataFrame, title: str, subset: str) -> Section:
+def _comparison_section(table: pd.DataFrame, title: str, subset: str, names: ArmNames) -> Section:
     lines = tuple(
         (
             str(row["dataset"]),
             str(row["backbone"]),
-            str(row["pruner"]),
-            str(row["reference"]),
+            names.of(row["dataset"], row["backbone"], row["pruner"]),
+            names.of(row["dataset"], row["backbone"], row["reference"]),
             f"{100 * row['difference']:+.2f}",
             f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}",
             _p_value(float(row["p"])),
@@ -290,15 +289,15 @@ def _comparison_section(table: pd.DataFrame, title: str, subset: str) -> Section
     )
 
 
-def _transfer_section(table: pd.DataFrame, title: str, subset: str) -> Section:
+def _transfer_section(table: pd.DataFrame, title: str, subset: str, names: ArmNames) -> Section:
     lines = tuple(
         (
-            str(row["pruner"]),
+            names.of(row["dataset"], row["backbone"], row["pruner"]),
             str(row["tuned_on"]),
             f"{row['dataset']} · {row['backbone']}, "
             + ("the same" if row["is_seen"] else "never seen"),
             str(row["n_cells"]),
-            str(row["reference"]),
+            names.of(row["dataset"], row["backbone"], row["reference"]),
             f"{row['dice']:.3f}",
             f"{100 * row['difference']:+.2f}",
             f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}",
@@ -334,13 +333,15 @@ def _p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _agreement_section(table: pd.DataFrame, title: str) -> Section:
+def _agreement_section(table: pd.DataFrame, title: str, names: ArmNames) -> Section:
     def shown(value: float) -> str:
         return "—" if math.isnan(value) else f"{value:.2f}"
 
     lines = tuple(
         (
-            *(str(row[name]) for name in ("dataset", "backbone", "pruner", "n")),
+            *(str(row[name]) for name in ("dataset", "backbone")),
+            names.of(row["dataset"], row["backbone"], row["pruner"]),
+            str(row["n"]),
             *(shown(float(row[name])) for name in ("jaccard", "kappa", "kendall_tau")),
         )
         for _, row in table.iterrows()
@@ -362,6 +363,7 @@ def _entry(part: pd.DataFrame, pruner: str, subset: str, notes: _Notes) -> Entry
     searches = done[done["search_s"].notna()]
     return Entry(
         pruner=pruner,
+        arm=marked_arm_name(own, pruner, notes.mark),
         dice=_number(mean_over_seeds(done[f"{subset}_dice"]), 3),
         hd95=_number(mean_over_seeds(done[f"{subset}_hd95_mm"]), 1),
         search=_number(mean_over_seeds(searches["search_s"]), 0),
@@ -458,11 +460,12 @@ def _facts(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[tuple
 
 def _illustrations(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Illustration]:
     trajectories, events = tables["trajectories"], tables["events"]
-    subset = reported_subset(jobs)
+    subset, dead = reported_subset(jobs), dead_jobs(jobs)
     found = [
         Illustration(
             name="dice_against_seconds",
-            caption=f"{subset.capitalize()} Dice against seconds of search, a point per job.",
+            caption=f"{subset.capitalize()} Dice against seconds of search, a point per job."
+            + (" What dead searches found are random cells." if dead else ""),
             svg=dice_against_seconds(jobs, f"{SHORT_SUBSETS[subset]}_dice"),
         ),
         Illustration(
@@ -479,14 +482,14 @@ def _illustrations(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> li
         found.append(
             Illustration(
                 name=f"importance_{pruner}",
-                caption=f"Importance of the operations on each edge, {_search_name(first)}. A "
-                "line ends where its operation was removed.",
+                caption="Importance of the operations on each edge, "
+                f"{_search_name(first, dead)}. A line ends where its operation was removed.",
                 svg=importance_trajectories(own),
             )
         )
     drawn = jobs[jobs["genotype"].notna() & (jobs["genotype"] != "")]
     for index, (_, job) in enumerate(drawn.head(_MOST_CELLS).iterrows()):
-        title = _search_name(job)
+        title = _search_name(job, dead)
         shown = (
             f" ({min(len(drawn), _MOST_CELLS)} of {len(drawn)} cells are drawn)"
             if not index
@@ -502,8 +505,9 @@ def _illustrations(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> li
     return [figure for figure in found if figure.svg]
 
 
-def _search_name(row: pd.Series) -> str:
-    return f"{row['dataset']} · {row['backbone']} · {row['pruner']} · seed {row['seed']}"
+def _search_name(row: pd.Series, dead: Collection[str]) -> str:
+    name = f"{row['dataset']} · {row['backbone']} · {row['pruner']} · seed {row['seed']}"
+    return f"{name} · {DEAD}" if row["job_id"] in dead else name
 
 
 def escape_latex(text: object) -> str:

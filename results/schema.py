@@ -7,7 +7,7 @@ import pandas as pd
 
 from results.errors import SchemaError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 CONFIG_PREFIX = "config_"
 
 ColumnType = Literal["string", "int64", "float64", "bool"]
@@ -75,7 +75,27 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("evaluate_s", "float64", "s", "evaluation, start to end", True),
         Column("search_epochs", "int64", "epochs", "epochs the search ran"),
         Column("search_epochs_full", "int64", "epochs", "epochs of the full search"),
-        Column("best_retrain_epoch", "int64", "epochs", "kept epoch of the retraining, from 0"),
+        Column("search_is_alive", "bool", "", "the search followed evidence: see `liveness`"),
+        Column(
+            "live_edge_share",
+            "float64",
+            "",
+            "edges that evidence had reached before they were first pruned, of all edges",
+        ),
+        Column(
+            "cell_contribution",
+            "float64",
+            "",
+            "rms of what the cell adds over that of what the decoder receives, smallest level",
+        ),
+        Column(
+            "best_retrain_epoch",
+            "int64",
+            "epochs",
+            "kept epoch of the retraining, from 0; -1 is the state that it started from",
+        ),
+        Column("start_val_dice", "float64", "", "validation Dice of the retraining's start"),
+        Column("retrain_kept_start", "bool", "", "the retraining returned its starting state"),
         Column("search_exclusive", "bool", "", "the search had its device to itself"),
         Column(
             "search_other_load",
@@ -153,6 +173,24 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("value", "float64", "", "number that the rule compared"),
         Column("threshold", "float64", "", "what it was compared with"),
         Column("seconds", "float64", "s", "counted seconds of the search until then", True),
+    ),
+    "liveness": (
+        *_SEARCH_IDS,
+        Column("look", "int64", "", "number of the look, from 0"),
+        Column("alpha_step", "int64", "steps", "steps of alpha since the warm-up until the look"),
+        Column("epoch", "int64", "epochs", "epoch of the look, from 0"),
+        Column("level", "int64", "", "skip level, 0 if levels share the cell"),
+        Column("edge", "int64", "", "edge of the cell"),
+        Column(
+            "evidence",
+            "float64",
+            "",
+            "|sum of g| / root of the sum of g², g alpha's loss gradient centred over the edge's "
+            "active operations; largest of the operations other than none",
+        ),
+        Column("bound", "float64", "", "what the evidence of a living edge exceeds"),
+        Column("is_alive", "bool", "", "the evidence exceeded the bound at this look or before"),
+        Column("entropy_bits", "float64", "bits", "entropy of the operation importance"),
     ),
     "stages": (
         Column("key", "string", "", "stage key"),

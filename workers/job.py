@@ -32,6 +32,13 @@ _SECTIONS = (
 )
 
 
+LATER_SETTINGS: dict[str, dict[str, Any]] = {
+    "cell": {"node_width": None, "start": "plain"},
+    "pretrain": {"seed": None},
+    "retrain": {"seed": None},
+}
+"""Section → its settings that keys did not always hold → what was implied before they existed."""
+
 _plain_settings: dict[int, tuple[object, dict[str, Any]]] = {}
 """Identity of a settings object → the object and its plain form: ten thousand jobs share a few."""
 _MOST_PLAIN_SETTINGS = 10_000
@@ -61,6 +68,18 @@ def plain(value: object) -> Any:  # noqa: ANN401 - plain JSON values of any shap
     if value is None or isinstance(value, str | int | float):
         return value
     raise ConfigError(f"a setting must be plain, got {type(value).__name__}")
+
+
+def identity(section: str, settings: object) -> dict[str, Any]:
+    """Return what identifies a section, without later settings that are as was implied.
+
+    A setting that is added later then changes no key of what was computed before.
+    """
+    later = LATER_SETTINGS.get(section, {})
+    every: dict[str, Any] = plain(settings)
+    return {
+        name: value for name, value in every.items() if name not in later or value != later[name]
+    }
 
 
 _CANONICAL = json.JSONEncoder(
@@ -156,13 +175,25 @@ class Job:
                 "control": self.control,
                 "backbone_type": type(self.settings.backbone).__name__,
                 "pruner_type": type(self.settings.pruner).__name__,
-                **{name: plain(getattr(self.settings, name)) for name in _SECTIONS},
+                **{name: identity(name, getattr(self.settings, name)) for name in _SECTIONS},
                 "augmentation": self.augmentation_identity(),
                 "backbone_settings": self.backbone_identity(),
                 "pruner_settings": plain(self.settings.pruner),
                 "split": self.split_identity(),
             }
         )
+
+    @property
+    def pretrain_seed(self) -> int:
+        """Seed of the backbone."""
+        given = self.settings.pretrain.seed
+        return self.seed if given is None else given
+
+    @property
+    def retrain_seed(self) -> int:
+        """Seed of the retraining."""
+        given = self.settings.retrain.seed
+        return self.seed if given is None else given
 
     @property
     def label(self) -> str:

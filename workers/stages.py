@@ -30,6 +30,7 @@ from iac_core.nnunet.cases import PlannedCases
 from iac_core.nnunet.prepare import prepare_by_nnunet
 from iac_core.nnunet.training import pretrain_by_nnunet
 from iac_core.pruners import build_pruner
+from iac_core.pruners.evidence import GRADIENT_SUMS
 from iac_core.training.fit import FitResult, TrainingRoom, evaluation_mode
 from iac_core.training.pretrain import pretrain, train_longer
 from iac_core.training.retrain import retrain
@@ -46,9 +47,22 @@ SPLIT = "split.json"
 GENOTYPE = "genotype.json"
 TRAJECTORY = "trajectory.npz"
 EVENTS = "events.json"
+LIVENESS = "liveness.json"
 PATIENTS = "patients.json"
 
 Outcome = dict[str, Any]
+
+_RECORDED = (
+    "alpha",
+    "beta",
+    "importance",
+    "active",
+    "jsd",
+    "beta_jsd",
+    *GRADIENT_SUMS,
+    "n_alpha_steps",
+)
+"""Arrays of a search's record, first axis epochs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,13 +147,13 @@ def pretrain_stage(room: StageRoom) -> Outcome:
             room.parent("prepare"),
             settings.backbone,
             training_room,
-            seed=job.seed,
+            seed=job.pretrain_seed,
             checkpoint_every_epochs=settings.pretrain.checkpoint_every_epochs,
             n_processes=torch.get_num_threads(),
         )
     else:
         backbone = _fresh_backbone(room, data)
-        result = pretrain(backbone, training_room, settings.pretrain, seed=job.seed)
+        result = pretrain(backbone, training_room, settings.pretrain, seed=job.pretrain_seed)
     return {"split_hash": split.hash, **_keep(room, result)}
 
 
@@ -162,20 +176,26 @@ def search_stage(room: StageRoom) -> Outcome:
     (room.folder / GENOTYPE).write_text(genotype, encoding="utf-8")
     write_json(room.folder / EVENTS, record.events)
     write_json(room.folder / CURVE, record.curve)
-    arrays: dict[str, Any] = {
-        name: getattr(record, name)
-        for name in ("alpha", "beta", "importance", "active", "jsd", "beta_jsd")
-    }
+    write_json(
+        room.folder / LIVENESS,
+        {"looks": record.looks, "contribution": record.contribution.tolist()},
+    )
+    arrays: dict[str, Any] = {name: getattr(record, name) for name in _RECORDED}
     for name in ("n_weight_steps", "n_architecture_steps", "n_scored_slices"):
         arrays[name] = np.array([entry[name] for entry in record.curve], dtype=np.int64)
     np.savez_compressed(
         room.folder / TRAJECTORY,
         edges=np.asarray(record.edges),
         operations=np.asarray(record.operations),
+        alive_since=record.evidence.alive_since,
+        evidence_bound=np.float64(record.evidence.bound),
         **arrays,
     )
     return {
         "genotype": genotype,
+        "search_is_alive": record.is_alive,
+        "live_edge_share": record.live_edge_share,
+        "cell_contribution": float(record.contribution.min()),
         "search_s": record.search_s,
         "search_epochs": len(record.curve),
         "search_epochs_full": job.settings.search.epochs,
@@ -222,9 +242,9 @@ def retrain_stage(room: StageRoom) -> Outcome:
     settings = job.settings.retrain
     network = _network(room, data)
     if isinstance(network, ImplantedNetwork):
-        result = retrain(network, training_room, settings, seed=job.seed)
+        result = retrain(network, training_room, settings, seed=job.retrain_seed)
         return _keep(room, result)
-    result = train_longer(network, training_room, settings, seed=job.seed)
+    result = train_longer(network, training_room, settings, seed=job.retrain_seed)
     return _keep(room, result)
 
 
@@ -304,6 +324,7 @@ def _keep(room: StageRoom, result: FitResult) -> Outcome:
         "seconds": sum(entry["seconds"] for entry in result.curve),
         "best_epoch": result.best_epoch,
         "best_validation_dice": result.best_dice,
+        **({} if result.start_dice is None else {"start_validation_dice": result.start_dice}),
     }
 
 
@@ -313,10 +334,15 @@ def _fresh_backbone(room: StageRoom, data: PreparedData) -> Backbone:
     backbone: Backbone
     if isinstance(job.settings.backbone, NnunetSettings):
         cases = PlannedCases(room.parent("prepare"))
-        backbone = cases.network(n_channels=n_channels, n_classes=n_classes, seed=job.seed)
+        backbone = cases.network(
+            n_channels=n_channels, n_classes=n_classes, seed=job.pretrain_seed
+        )
     else:
         backbone = build_backbone(
-            job.settings.backbone, n_channels=n_channels, n_classes=n_classes, seed=job.seed
+            job.settings.backbone,
+            n_channels=n_channels,
+            n_classes=n_classes,
+            seed=job.pretrain_seed,
         )
     _as_module(backbone).to(room.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return backbone
@@ -338,7 +364,7 @@ def _network(room: StageRoom, data: PreparedData) -> Backbone | ImplantedNetwork
         Genotype.from_json(room.task.genotype),
         job.settings.cell,
         scope=job.settings.retrain.scope,
-        seed=job.seed,
+        seed=job.retrain_seed,
     )
     network.to(room.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

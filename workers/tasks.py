@@ -2,39 +2,56 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from iac_core.backbones.nnunet_unet import NnunetSettings
-from iac_core.cells.genotype import random_genotype
-from iac_core.config import CellSettings, DatasetOptions
+from iac_core.cells.genotype import (
+    RandomCellSettings,
+    UniformCellSettings,
+    random_genotype,
+    uniform_genotype,
+)
+from iac_core.config import CellSettings, DatasetOptions, PretrainSettings, RetrainSettings
 from iac_core.seeding import numpy_generator
-from workers.job import Job, content_hash, plain
+from workers.job import Job, content_hash, identity, plain
 
 STAGE_VERSIONS: dict[str, int] = {
     "prepare": 2,
     "pretrain": 1,
-    "search": 2,
-    "retrain": 1,
+    "search": 3,
+    "retrain": 2,
     "evaluate": 1,
 }
 """Kind of stage → version; raise it whenever the stage's results change."""
 
 CONTROLS: dict[str, tuple[str, ...]] = {
     "random": ("prepare", "pretrain", "retrain", "evaluate"),
+    "uniform": ("prepare", "pretrain", "retrain", "evaluate"),
     "no_cell": ("prepare", "pretrain", "evaluate"),
     "no_cell_longer": ("prepare", "pretrain", "retrain", "evaluate"),
 }
-"""Values of the pruner axis that prune nothing → their chain of stages.
+"""Values of the pruner axis that search nothing → their chain of stages.
 
-``random`` retrains a random genotype, ``no_cell`` is the backbone as it is, ``no_cell_longer`` the
-backbone trained for the retraining's epochs.
+``random`` retrains a random genotype, ``uniform`` one with the same operation on every edge,
+``no_cell`` is the backbone as it is, ``no_cell_longer`` the backbone trained for the retraining's
+epochs.
 """
+
+CONTROL_SETTINGS: dict[str, type] = {"random": RandomCellSettings, "uniform": UniformCellSettings}
+"""Controls that have settings → their class; the others have none."""
 
 SEARCH_CHAIN: tuple[str, ...] = ("prepare", "pretrain", "search", "retrain", "evaluate")
 """The chain of every operation pruner."""
 
-_CELL_IN_RETRAIN = ("n_nodes", "partial_channels", "second_input", "form")
+_CELL_IN_RETRAIN = (
+    "n_nodes",
+    "partial_channels",
+    "second_input",
+    "form",
+    "node_width",
+    "start",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +133,7 @@ def stage_tasks(
     for kind in chain(control):
         genotype = ""
         if kind in ("retrain", "evaluate") and has_cells(control):
-            found = _random(job) if control == "random" else genotypes.get(tasks["search"].key, "")
+            found = _given_genotype(job) if control else genotypes.get(tasks["search"].key, "")
             if not found:
                 break
             genotype = found
@@ -150,9 +167,20 @@ def _parents(kind: str, tasks: Mapping[str, StageTask]) -> dict[str, str]:
     return {name: tasks[name].key for name in wanted if name in tasks}
 
 
-def _random(job: Job) -> str:
-    backbone: Any = job.settings.backbone
-    return _random_genotype(job.settings.cell, backbone.n_skips, job.seed)
+def _given_genotype(job: Job) -> str:
+    """JSON of the cells of a control."""
+    settings, backbone = job.settings, job.settings.backbone
+    n_skips: int = backbone.n_skips  # type: ignore[attr-defined]
+    if isinstance(settings.pruner, UniformCellSettings):
+        return uniform_genotype(settings.cell, n_skips, settings.pruner.operation).to_json()
+    drawn = settings.pruner
+    if not isinstance(drawn, RandomCellSettings):
+        return _random_genotype(settings.cell, n_skips, job.seed)
+    seed = job.seed if drawn.draw is None else drawn.draw
+    cell = settings.cell
+    if drawn.operations is not None:
+        cell = replace(cell, operations=drawn.operations)
+    return _random_genotype(cell, n_skips, seed)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -185,12 +213,17 @@ def _pretrain_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, A
         "split": job.split_identity(),
         "backbone": job.backbone_identity(),
         "backbone_type": type(job.settings.backbone).__name__,
-        **({} if by_nnunet else {"pretrain": plain(job.settings.pretrain)}),
-        "seed": job.seed,
+        **({} if by_nnunet else {"pretrain": _without_seed(job.settings.pretrain)}),
+        "seed": job.pretrain_seed,
         # Every later stage builds on this one, so that its key holds the views too; nnU-Net's
         # training has its own.
         **({} if by_nnunet else _views(job)),
     }
+
+
+def _without_seed(settings: PretrainSettings | RetrainSettings) -> dict[str, Any]:
+    """A training's settings but its seed: the key holds the one that counts."""
+    return {name: value for name, value in plain(settings).items() if name != "seed"}
 
 
 def _views(job: Job) -> dict[str, Any]:
@@ -205,10 +238,12 @@ def _views_after_nnunet(job: Job) -> dict[str, Any]:
 
 
 def _search_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any]:
+    cell = identity("cell", job.settings.cell)
     return {
         "pruner": plain(job.settings.pruner),
         "pruner_type": type(job.settings.pruner).__qualname__,
-        "cell": plain(job.settings.cell),
+        # Form and start concern retraining alone; the search has a join of its own.
+        "cell": {k: v for k, v in cell.items() if k not in ("form", "start")},
         "search": plain(job.settings.search),
         "seed": job.seed,
         **_views_after_nnunet(job),
@@ -216,17 +251,17 @@ def _search_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any
 
 
 def _retrain_inputs(job: Job, source: DataSource, genotype: str) -> dict[str, Any]:
-    retrain = plain(job.settings.retrain)
+    retrain = _without_seed(job.settings.retrain)
     if not genotype:
         unused = ("scope", "learning_rate")
         retrain = {name: value for name, value in retrain.items() if name not in unused}
-        return {"retrain": retrain, "seed": job.seed, **_views_after_nnunet(job)}
-    cell = plain(job.settings.cell)
+        return {"retrain": retrain, "seed": job.retrain_seed, **_views_after_nnunet(job)}
+    cell = identity("cell", job.settings.cell)
     return {
         "genotype": genotype,
-        "cell": {name: cell[name] for name in _CELL_IN_RETRAIN},
+        "cell": {name: cell[name] for name in _CELL_IN_RETRAIN if name in cell},
         "retrain": retrain,
-        "seed": job.seed,
+        "seed": job.retrain_seed,
         **_views_after_nnunet(job),
     }
 

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from iac_core.config import CellSettings, require
+from iac_core.config import OPERATION_NAMES, CellSettings, require, require_at_least
 from iac_core.errors import ConfigError
 
 N_INPUTS = 2
@@ -203,6 +203,44 @@ def chosen_genotype(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomCellSettings:
+    """A random genotype as an arm of its own.
+
+    Attributes:
+        draw: Number of the draw, the same genotype for every seed of the job; None draws a
+            genotype for each seed.
+        operations: Operations to draw from; None are those of the cell.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    draw: int | None = None
+    operations: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        require_at_least(0, draw=self.draw)
+        if self.operations is not None:
+            CellSettings(operations=self.operations)  # the same rules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UniformCellSettings:
+    """The genotype with one operation on every edge as an arm: the simple rule to beat.
+
+    Attributes:
+        operation: The operation.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    operation: str
+
+    def __post_init__(self) -> None:
+        names = [name for name in OPERATION_NAMES if name != "none"]
+        require(
+            self.operation in names, f"operation must be among {', '.join(names)}", self.operation
+        )
+
+
 def random_genotype(
     settings: CellSettings, n_levels: int, generator: np.random.Generator
 ) -> Genotype:
@@ -225,3 +263,20 @@ def random_genotype(
 
     n_architectures = 1 if settings.architecture == "shared" else n_levels
     return Genotype(settings.n_nodes, tuple(draw_cell() for _ in range(n_architectures)))
+
+
+def uniform_genotype(settings: CellSettings, n_levels: int, operation: str) -> Genotype:
+    """Return the genotype whose nodes apply one operation to both inputs of the cell.
+
+    Args:
+        settings: The cell.
+        n_levels: Skip levels of the backbone; one architecture is enough if they share it.
+        operation: On every kept edge.
+    """
+    cell = tuple(
+        GenotypeEdge(target, source, operation)
+        for target in range(N_INPUTS, N_INPUTS + settings.n_nodes)
+        for source in range(N_INPUTS)
+    )
+    n_architectures = 1 if settings.architecture == "shared" else n_levels
+    return Genotype(settings.n_nodes, (cell,) * n_architectures)

@@ -12,8 +12,11 @@ from iac_core.cells.architecture import ArchitectureParameters
 from iac_core.cells.discrete_cell import DiscreteCell
 from iac_core.cells.genotype import Genotype
 from iac_core.cells.search_cell import SearchCell
-from iac_core.config import CellSettings, RetrainScope
+from iac_core.config import CellForm, CellSettings, RetrainScope
 from iac_core.seeding import derive_seed
+
+FIRST_GATE: dict[CellForm, float] = {"added": 0.3, "residual": 0.0}
+"""Form of an implant that adds the cell to the skip → value at which the gates start."""
 
 
 class Implant(nn.Module):
@@ -22,9 +25,12 @@ class Implant(nn.Module):
     Args:
         backbone: The network; its weights are used, not copied.
         cells: One cell per skip level, finest first.
-        settings: Form of the implant and source of the second input.
+        settings: Source of the second input.
         scope: Which parts train; everything else has no gradients and stays in evaluation mode, so
             neither its weights nor its batch-norm buffers move.
+        form: How a cell joins its skip.
+        matches_start: Whether each cell's output has a scale and a shift per channel, which
+            `iac_core.cells.matched_start` sets.
     """
 
     def __init__(
@@ -33,17 +39,23 @@ class Implant(nn.Module):
         cells: list[nn.Module],
         settings: CellSettings,
         scope: RetrainScope,
+        *,
+        form: CellForm,
+        matches_start: bool = False,
     ) -> None:
         super().__init__()
         assert isinstance(backbone, nn.Module)
         self.backbone = backbone
         self.cells = nn.ModuleList(cells)
         self.second_input = settings.second_input
-        self.gates = nn.ParameterList(
-            nn.Parameter(torch.zeros(site.skip_channels, 1, 1)) for site in backbone.sites
-        )
-        if settings.form == "replace":
-            self.gates = nn.ParameterList()
+        self.gates, self.scales, self.shifts = (nn.ParameterList() for _ in range(3))
+        for site in backbone.sites:
+            one = torch.ones(site.skip_channels, 1, 1)
+            if form in FIRST_GATE:
+                self.gates.append(nn.Parameter(FIRST_GATE[form] * one))
+            if matches_start:
+                self.scales.append(nn.Parameter(one.clone()))
+                self.shifts.append(nn.Parameter(torch.zeros_like(one)))
         self.trains_encoder = scope == "all"
         self.trains_decoder = scope in ("all", "cell_and_decoder")
         backbone.encoder.requires_grad_(self.trains_encoder)
@@ -58,9 +70,9 @@ class Implant(nn.Module):
         return self
 
     def cell_parameters(self) -> Iterator[nn.Parameter]:
-        """Return the weights of cells and gates."""
-        yield from self.cells.parameters()
-        yield from self.gates.parameters()
+        """Return the weights of cells and of what joins them to their skips."""
+        for part in (self.cells, self.gates, self.scales, self.shifts):
+            yield from part.parameters()
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """Return the weights of whatever part of the backbone trains."""
@@ -92,6 +104,8 @@ class Implant(nn.Module):
         def join(level: int, skip: Tensor, upsampled: Tensor) -> Tensor:
             second = upsampled if self.second_input == "decoder" else skip
             out = apply_cell(level, skip, second)
+            if len(self.scales):
+                out = self.scales[level] * out + self.shifts[level]
             return skip + self.gates[level] * out if len(self.gates) else out
 
         return join
@@ -104,9 +118,16 @@ class Supernet(nn.Module):
         backbone: The trained backbone.
         settings: The cell.
         seed: The job's seed; it fixes the initial weights and logits.
+        join: How a cell joins its skip.
     """
 
-    def __init__(self, backbone: Backbone, settings: CellSettings, seed: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        settings: CellSettings,
+        seed: int,
+        join: CellForm = "replace",
+    ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "search", "weights"))
@@ -119,7 +140,7 @@ class Supernet(nn.Module):
                 )
                 for site in backbone.sites
             ]
-        self.implant = Implant(backbone, cells, settings, "cell")
+        self.implant = Implant(backbone, cells, settings, "cell", form=join)
         generator = torch.Generator().manual_seed(derive_seed(seed, "search", "architecture"))
         self.architecture = ArchitectureParameters(settings, len(cells), generator)
 
@@ -146,6 +167,16 @@ class Supernet(nn.Module):
                 first axis G the batch is G equal parts, each with its own mask and with batch
                 statistics of its own.
         """
+        return self.implant.decode(features, size, self.cell_function(importance))
+
+    def cell_function(
+        self, importance: Float[Tensor, "*groups levels edges ops"] | None = None
+    ) -> Callable[[int, Tensor, Tensor], Tensor]:
+        """Return ``(level, skip, second) → output of the level's cell``.
+
+        Args:
+            importance: As in `from_features`.
+        """
         mixing = self.architecture.importance() if importance is None else importance
         weights = self.architecture.edge_weights()
         if mixing.ndim == 4:
@@ -159,7 +190,7 @@ class Supernet(nn.Module):
             )
             return out
 
-        return self.implant.decode(features, size, apply_cell)
+        return apply_cell
 
     def path_from_features(
         self,
@@ -174,13 +205,19 @@ class Supernet(nn.Module):
             size: Height and width of the images.
             path: Operations of each architecture, see `SearchCell.forward_path`.
         """
+        return self.implant.decode(features, size, self.path_function(path))
+
+    def path_function(
+        self, path: Bool[ndarray, "levels edges ops"]
+    ) -> Callable[[int, Tensor, Tensor], Tensor]:
+        """Return the cells with a part of their operations alone."""
 
         def apply_cell(level: int, skip: Tensor, second: Tensor) -> Tensor:
             cell = self.implant.cells[level]
             assert isinstance(cell, SearchCell)
             return cell.forward_path(skip, second, path[0 if len(path) == 1 else level])
 
-        return self.implant.decode(features, size, apply_cell)
+        return apply_cell
 
 
 class ImplantedNetwork(nn.Module):
@@ -216,7 +253,14 @@ class ImplantedNetwork(nn.Module):
                 )
                 for level, site in enumerate(backbone.sites)
             ]
-        self.implant = Implant(backbone, cells, settings, scope)
+        self.implant = Implant(
+            backbone,
+            cells,
+            settings,
+            scope,
+            form=settings.form,
+            matches_start=settings.start == "matched",
+        )
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         """Return logits."""

@@ -1,5 +1,6 @@
 """Widths of a cell: how many channels its nodes have, and the layers around the DAG."""
 
+from fractions import Fraction
 from math import ceil
 
 import torch
@@ -13,16 +14,23 @@ from iac_core.config import CellSettings
 
 
 def node_channels(skip_channels: int, settings: CellSettings) -> int:
-    """Return the channels of a node: skip channels / nodes, rounded up to a multiple of K (row 2).
+    """Return the channels of a node: its share of the skip's, rounded up to a multiple of K.
+
+    The share is `CellSettings.node_width`, 1 / nodes if that is None (row 2).
 
     Examples:
         >>> node_channels(64, CellSettings())
         16
         >>> node_channels(24, CellSettings())
         8
+        >>> node_channels(64, CellSettings(node_width=0.5))
+        32
     """
+    share = Fraction(1, settings.n_nodes)
+    if settings.node_width is not None:
+        share = Fraction(settings.node_width).limit_denominator(1024)
     multiple = settings.partial_channels
-    return multiple * ceil(skip_channels / (settings.n_nodes * multiple))
+    return multiple * ceil(skip_channels * share / multiple)
 
 
 class InputLayer(nn.Module):

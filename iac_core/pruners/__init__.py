@@ -5,6 +5,7 @@ from collections.abc import Callable
 from iac_core.pruners.fixed_schedule import FixedSchedule
 from iac_core.pruners.genotype_stability import GenotypeStability
 from iac_core.pruners.hessian_stop import HessianStop
+from iac_core.pruners.js_absolute import JsAbsolute
 from iac_core.pruners.js_stability import JsStability, JsStabilityFast
 from iac_core.pruners.magnitude import Magnitude
 from iac_core.pruners.no_pruning import NoPruning
@@ -16,6 +17,7 @@ OPERATION_PRUNERS: dict[str, type[OperationPruner]] = {
     "none": NoPruning,
     "js_stability": JsStability,
     "js_stability_fast": JsStabilityFast,
+    "js_absolute": JsAbsolute,
     "shapley": Shapley,
     "shapley_fast": ShapleyFast,
     "fixed_schedule": FixedSchedule,

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from iac_core.config import SearchPace, require_at_least
+from iac_core.config import SearchPace, require, require_at_least
+from iac_core.pruners.evidence import MIN_LIVE_EDGE_SHARE
 from iac_core.pruners.ranking import genotype_of
 from iac_core.types import Decision, Reason, SearchState
 
@@ -18,14 +19,22 @@ class GenotypeStabilitySettings:
     """How long the genotype must stand.
 
     Attributes:
-        patience_epochs: Epochs without a change, counted from the end of the warm-up.
+        patience_epochs: Epochs without a change, counted from the end of the warm-up …
+        min_live_edge_share: … and only while at least this share of the edges is alive: the
+            genotype of a dead search stands too.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     patience_epochs: int = 10
+    min_live_edge_share: float = MIN_LIVE_EDGE_SHARE
 
     def __post_init__(self) -> None:
         require_at_least(1, patience_epochs=self.patience_epochs)
+        require(
+            0 <= self.min_live_edge_share <= 1,
+            "min_live_edge_share must be within 0 to 1",
+            self.min_live_edge_share,
+        )
 
 
 class GenotypeStability:
@@ -43,12 +52,19 @@ class GenotypeStability:
         """The full search's own."""
         return SearchPace()
 
+    @property
+    def needs_evidence(self) -> bool:
+        """Whether epochs count only while enough edges are alive."""
+        return self.settings.min_live_edge_share > 0
+
     def decide(self, state: SearchState) -> Decision:
         """Stop if the genotype is old enough."""
         if state.epoch < state.first_alpha_epoch:
             return Decision(keep=state.active)
         genotype = genotype_of(state)
-        self._age = self._age + 1 if genotype == self._genotype else 0
+        share = self.settings.min_live_edge_share
+        is_alive = share == 0 or state.evidence.live_edge_share >= share
+        self._age = self._age + 1 if genotype == self._genotype and is_alive else 0
         self._genotype = genotype
         if self._age < self.settings.patience_epochs:
             return Decision(keep=state.active)

@@ -55,6 +55,11 @@ class HessianStop:
         """The full search's own."""
         return SearchPace()
 
+    @property
+    def needs_evidence(self) -> bool:
+        """Not at all."""
+        return False
+
     def decide(self, state: SearchState) -> Decision:
         """Measure the curvature if it is time, and stop if it has risen."""
         n_trained = state.epoch + 1 - state.first_alpha_epoch

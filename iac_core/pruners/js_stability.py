@@ -1,15 +1,21 @@
-"""IAC-LTH: operations are removed once the distribution over an edge's operations stands still.
+"""IAC-LTH with a test that binds: operations go on evidence, once their edge has settled.
 
-Source: the abstract of IAC-LTH (a Jensen–Shannon test of stability on each edge's operation
-importances; low-importance operations go step by step). Window, threshold, patience, rank guard,
-rate and stop rule are not stated in what could be read: they are our choice (rows 18 to 25).
-`JsStabilityFastSettings` goes beyond the paper; nothing of it is on in the faithful defaults.
+Source of the idea: the abstract of IAC-LTH (a Jensen–Shannon test of stability on each edge's
+operation importances; low-importance operations go step by step). The rule is our choice:
+
+1. The edge is alive (see `iac_core.pruners.evidence`); a dead one is never pruned.
+2. The evidence against the operation exceeds the bound: Σ (g_o - g_best) / √Σ (g_o - g_best)²,
+   g being the gradient of the loss in alpha and `best` the operation with the smallest Σ g among
+   those that a genotype can use, so never ``none``.
+3. The edge has settled: the divergence between two windows of its importances is at most
+   `noise_factor` times what a random walk gives. Where the best operation gains, only the others
+   are compared: a lead that grows is no reason to wait.
+
+`iac_core.pruners.js_absolute` compares the divergence with an absolute threshold.
 """
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +24,20 @@ from numpy import ndarray
 
 from iac_core.cells.genotype import EDGES_PER_NODE, live_edges
 from iac_core.config import SearchPace, require, require_at_least, require_positive
-from iac_core.pruners.ranking import genotype_of, weakest_edges
+from iac_core.pruners.evidence import (
+    MIN_LIVE_EDGE_SHARE,
+    all_alive,
+    best_of,
+    evidence_against,
+)
+from iac_core.pruners.ranking import has_spare_edges, removable
+from iac_core.pruners.windows import (
+    GenotypeAge,
+    beta_divergence,
+    motion_over_noise,
+    stability_loops,
+    window_divergence,
+)
 from iac_core.types import Decision, Reason, SearchState
 
 
@@ -28,34 +47,28 @@ class JsStabilitySettings:
 
     Attributes:
         window_epochs: W; the means of two adjacent windows of this length are compared (row 18).
-        threshold: τ in bits, for the reference drift (row 20); see `resolved_threshold`.
-        reference_drift: Learning rate of alpha × steps per epoch × W that τ is stated for: 0.75 is
-            3e-3 × 50 × 5 (our choice).
-        patience_epochs: P; an edge is pruned after so many settled epochs in a row.
-        rank_guard: Whether a settled epoch also needs the same kept operations as the one before
-            (row 21).
-        first_check_epoch: First epoch, from 0, after which edges are tested; None is the end of
-            the warm-up plus 2 W (row 24).
-        weak_share: Operations under this share of the uniform importance go (row 23).
+        noise_factor: c; a settled edge diverges at most this much more than a random walk. The
+            default is the 99th percentile of that ratio under Adam on symmetric noise with W = 5,
+            4 steps an epoch and 8 operations, as ``python -m benchmarks.liveness`` prints it:
+            noise alone keeps a decided operation for 1 epoch in 100. It is above 1 since Adam's
+            first moment makes successive epochs alike, which s² leaves out.
+        patience_epochs: P; an edge is pruned after so many settled epochs in a row with the same
+            best operation and something to lose.
         max_share: At most this share of an edge's operations goes at once (row 23).
         min_operations: An edge keeps at least this many.
-        stop_operations: The search may end once every edge has at most this many operations …
+        stop_operations: The search may end once every living edge has at most this many
+            operations, at least 90 % of the edges being alive …
         stop_patience_epochs: … and the genotype has not changed for this many epochs.
-        prune_edges: Whether a node whose beta has settled (the same test over its incoming edges)
-            loses its weakest edges, until two are left. An edge that is lost keeps `none` alone,
-            so until its node is down to two an edge never loses `none`. Beta is watched, and its
-            divergence recorded, in any case (row 22).
+        prune_edges: Whether a node whose edges are all alive loses edges by the same rule with
+            the gradients of beta, until two are left. An edge that is lost keeps ``none`` alone,
+            so until its node is down to two an edge never loses ``none``.
         pace: How the epochs of the search are run.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     window_epochs: int = 5
-    threshold: float = 2e-3
-    reference_drift: float = 0.75
+    noise_factor: float = 7.0
     patience_epochs: int = 3
-    rank_guard: bool = True
-    first_check_epoch: int | None = None
-    weak_share: float = 0.5
     max_share: float = 0.5
     min_operations: int = 1
     stop_operations: int = 3
@@ -72,9 +85,7 @@ class JsStabilitySettings:
             stop_operations=self.stop_operations,
             stop_patience_epochs=self.stop_patience_epochs,
         )
-        require_at_least(0, first_check_epoch=self.first_check_epoch)
-        require_positive(threshold=self.threshold, reference_drift=self.reference_drift)
-        require(0 <= self.weak_share <= 1, "weak_share must be within 0 to 1", self.weak_share)
+        require_positive(noise_factor=self.noise_factor)
         require(0 < self.max_share < 1, "max_share must be between 0 and 1", self.max_share)
 
 
@@ -82,15 +93,13 @@ class JsStabilitySettings:
 class JsStabilityFastSettings(JsStabilitySettings):
     """The settings that aim at the shortest search: other defaults, the same rules (our choice).
 
-    A short warm-up with a faster alpha, short windows under a wider threshold, everything below
-    the uniform importance may go, edges too, and first epochs on half of the slices.
+    A short warm-up with a faster alpha, short windows, edges too, and first epochs on half of the
+    slices. The noise factor is the same percentile with W = 2, 2 steps an epoch and that rate.
     """
 
     window_epochs: int = 2
-    threshold: float = 5e-2
+    noise_factor: float = 12.0
     patience_epochs: int = 1
-    rank_guard: bool = False
-    weak_share: float = 1.0
     stop_operations: int = 2
     stop_patience_epochs: int = 2
     prune_edges: bool = True
@@ -101,110 +110,47 @@ class JsStabilityFastSettings(JsStabilitySettings):
     )
 
 
-def resolved_threshold(settings: JsStabilitySettings, max_alpha_step_per_epoch: float) -> float:
-    """Return τ for a sweep's own rate and epoch length.
-
-    For small moves the divergence grows with the square of the move (section 4.7 of the notes),
-    and Adam moves a logit by at most about rate × steps × W within a window. A fixed τ would
-    therefore always pass a slow alpha; scaled by the squared ratio to the reference drift it asks
-    for the same relative standstill everywhere.
-
-    Examples:
-        >>> resolved_threshold(JsStabilitySettings(), 0.15)
-        0.002
-    """
-    drift = max_alpha_step_per_epoch * settings.window_epochs
-    return settings.threshold * (drift / settings.reference_drift) ** 2
-
-
-def window_divergence(
-    alpha_history: Float[ndarray, "epochs levels edges ops"],
-    active: Bool[ndarray, "levels edges ops"],
-    window_epochs: int,
-) -> tuple[Float[ndarray, "levels edges"], Float[ndarray, "levels edges ops"]]:
-    """Compare the last W epochs with the W before them.
-
-    Args:
-        alpha_history: Alpha after every epoch, at least 2 W of them.
-        active: Operations still in the graph; earlier epochs are renormalised over these.
-        window_epochs: W.
-
-    Returns:
-        Divergence in bits for each edge, and the mean importances of the last window.
-    """
-    recent = np.ascontiguousarray(alpha_history[-2 * window_epochs :], dtype=np.float64)
-    jsd, mean = np.empty(active.shape[:2]), np.empty(active.shape)
-    _loops().window_divergence(recent, active, jsd, mean)
-    return jsd, mean
-
-
-def beta_divergence(
-    beta_history: Float[ndarray, "epochs levels edges"],
-    live: Bool[ndarray, "levels edges"],
-    targets: Int[ndarray, " edges"],
-    window_epochs: int,
-) -> Float[ndarray, "levels edges"]:
-    """Compare the windows of edge weights, node by node; each edge gets its node's divergence.
-
-    Args:
-        beta_history: Beta after every epoch, at least 2 W of them.
-        live: Edges that carry something; the softmax runs over these.
-        targets: Node that each edge enters.
-        window_epochs: W.
-    """
-    recent = np.ascontiguousarray(beta_history[-2 * window_epochs :], dtype=np.float64)
-    divergence = np.empty(live.shape)
-    _loops().beta_divergence(recent, live, targets, divergence)
-    return divergence
-
-
-@functools.cache
-def _loops() -> ModuleType:
-    """The compiled loops, loaded where a pruner is built and not where its settings are read."""
-    from iac_core.kernels import stability
-
-    stability.compile_loops()  # before a search counts its seconds
-    return stability
-
-
 class JsStability:
-    """The operation pruner of IAC-LTH (see the module docstring)."""
+    """The operation pruner of IAC-LTH, with evidence (see the module docstring)."""
 
     Settings: ClassVar[type] = JsStabilitySettings
 
     def __init__(self, settings: JsStabilitySettings) -> None:
         self.settings = settings
-        _loops()
-        self._settling: Any = None
-        self._settled_nodes: dict[str, int] = {}
-        self._last_kept_edges: dict[str, list[int]] = {}
-        self._last_genotype = ""
-        self._genotype_age = 0
+        stability_loops()
+        self._genotype = GenotypeAge()
+        self._edges: _Patience | None = None
+        self._nodes: _Patience | None = None
 
     @property
     def pace(self) -> SearchPace:
         """How the epochs of the search are to be run."""
         return self.settings.pace
 
+    @property
+    def needs_evidence(self) -> bool:
+        """Always."""
+        return True
+
     def decide(self, state: SearchState) -> Decision:
-        """Prune what has settled; stop when nothing is left to decide."""
-        self._follow_genotype(state)
-        if len(state.alpha_history) < 2 * self.settings.window_epochs:
+        """Prune where there is evidence and the edge has settled; stop when all is decided."""
+        self._genotype.follow(state)
+        window = self.settings.window_epochs
+        if len(state.alpha_history) < 2 * window:
             return Decision(keep=state.active)
-        jsd, mean = window_divergence(
-            state.alpha_history, state.active, self.settings.window_epochs
-        )
+        jsd, _ = window_divergence(state.alpha_history, state.active, window)
         targets = np.array([target for _, target in state.edges])
         live = live_edges(state.active, state.operations)
-        beta_jsd = beta_divergence(state.beta_history, live, targets, self.settings.window_epochs)
+        beta_jsd = beta_divergence(state.beta_history, live, targets, window)
         measures = {"jsd": jsd, "beta_jsd": beta_jsd}
-        if state.epoch < self._first_check(state):
+        is_early = state.epoch < state.first_alpha_epoch + 2 * window
+        if is_early or not state.evidence.is_alive.any():
             return Decision(keep=state.active, measures=measures)
         keep = state.active.copy()
-        reasons = self._prune_operations(jsd, mean, targets, keep, state)
+        reasons = self._prune_operations(keep, state)
         if self.settings.prune_edges:
-            reasons += self._prune_edges(beta_jsd, targets, keep, state)
-        stop = self._stop_reason(keep)
+            reasons += self._prune_edges(keep, targets, state)
+        stop = self._stop_reason(keep, state)
         if stop is not None:
             reasons.append(stop)
         return Decision(
@@ -213,160 +159,209 @@ class JsStability:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counters."""
-        settling = self._settling
         return {
-            "settling": None if settling is None else [part.tolist() for part in settling],
-            "settled_nodes": dict(self._settled_nodes),
-            "last_kept_edges": {key: list(kept) for key, kept in self._last_kept_edges.items()},
-            "last_genotype": self._last_genotype,
-            "genotype_age": self._genotype_age,
+            "last_genotype": self._genotype.genotype,
+            "genotype_age": self._genotype.epochs,
+            "edges": None if self._edges is None else self._edges.state_dict(),
+            "nodes": None if self._nodes is None else self._nodes.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the counters."""
-        self._settling = None
-        if state["settling"] is not None:
-            self._settling = _loops().Settling(*(np.array(part) for part in state["settling"]))
-        self._settled_nodes = dict(state["settled_nodes"])
-        self._last_kept_edges = {k: list(kept) for k, kept in state["last_kept_edges"].items()}
-        self._last_genotype = state["last_genotype"]
-        self._genotype_age = state["genotype_age"]
-
-    def _first_check(self, state: SearchState) -> int:
-        """The first epoch whose windows both hold trained logits (row 24)."""
-        if self.settings.first_check_epoch is not None:
-            return self.settings.first_check_epoch
-        return state.first_alpha_epoch + 2 * self.settings.window_epochs
-
-    def _threshold(self, state: SearchState) -> float:
-        return resolved_threshold(self.settings, state.max_alpha_step_per_epoch)
+        self._genotype = GenotypeAge(state["last_genotype"], state["genotype_age"])
+        self._edges, self._nodes = (
+            None if state[name] is None else _Patience.of(state[name])
+            for name in ("edges", "nodes")
+        )
 
     def _prune_operations(
-        self,
-        jsd: Float[ndarray, "levels edges"],
-        mean: Float[ndarray, "levels edges ops"],
-        targets: Int[ndarray, " edges"],
-        keep: Bool[ndarray, "levels edges ops"],
-        state: SearchState,
+        self, keep: Bool[ndarray, "levels edges ops"], state: SearchState
     ) -> list[Reason]:
-        """Take the weak operations of settled edges out of `keep`."""
-        loops, settings = _loops(), self.settings
-        if self._settling is None:
-            self._settling = loops.Settling(
-                epochs=np.zeros(jsd.shape, dtype=np.int64),
-                kept=np.zeros(keep.shape, dtype=bool),
-                has_kept=np.zeros(jsd.shape, dtype=bool),
-            )
-        rules = loops.SettlingRules(
-            threshold=self._threshold(state),
-            patience_epochs=settings.patience_epochs,
-            rank_guard=settings.rank_guard,
-            weak_share=settings.weak_share,
-            max_share=settings.max_share,
-            min_operations=settings.min_operations,
-            keeps_none=settings.prune_edges,
-            edges_per_node=EDGES_PER_NODE,
-        )
-        real = np.array([name != "none" for name in state.operations])
-        pruned = np.empty(jsd.shape, dtype=bool)
-        loops.prune_settled(jsd, mean, keep, targets, real, rules, self._settling, pruned)
+        """Take the operations that evidence speaks against out of `keep`."""
+        if self._edges is None:
+            self._edges = _Patience.start(keep)
+        evidence, best = operation_evidence(state)
+        losing = state.active & (evidence > state.evidence.bound)
+        losing &= state.evidence.is_alive[..., None]
+        if self.settings.prune_edges and "none" in state.operations:
+            none = state.operations.index("none")
+            for level, edge in np.argwhere(losing[..., none]).tolist():
+                if has_spare_edges(keep[level], edge, state.edges, state.operations):
+                    losing[level, edge, none] = False
+        asked = np.asarray(losing.any(axis=-1))
+        settled = self._has_settled(state.alpha_history, state.active, best, asked)
+        due = self._edges.count(settled, best, self.settings.patience_epochs)
         reasons = []
-        for level, edge in np.argwhere(pruned).tolist():
-            shares = mean[level, edge]
-            gone = np.flatnonzero(state.active[level, edge] & ~keep[level, edge]).tolist()
-            reasons.append(
-                Reason(
-                    rule="js_stability",
-                    value=float(jsd[level, edge]),
-                    threshold=rules.threshold,
-                    level=level,
-                    edge=edge,
-                    operations=tuple(
-                        state.operations[index] for index in sorted(gone, key=shares.__getitem__)
-                    ),
-                )
+        for level, edge in np.argwhere(due).tolist():
+            against = np.where(losing[level, edge], evidence[level, edge], -np.inf)
+            candidates = np.argsort(-against, kind="stable")[: int(losing[level, edge].sum())]
+            n_active = int(keep[level, edge].sum())
+            n_most = min(
+                int(n_active * self.settings.max_share), n_active - self.settings.min_operations
             )
+            gone = removable(
+                candidates[: max(0, n_most)].tolist(),
+                keep[level],
+                edge,
+                state.edges,
+                state.operations,
+            )
+            if gone:
+                keep[level, edge, gone] = False
+                value = float(evidence[level, edge, gone].min())
+                reasons.append(_reason("evidence", value, level, edge, gone, state))
         return reasons
+
+    def _has_settled(
+        self,
+        history: Float[ndarray, "epochs levels n m"],
+        active: Bool[ndarray, "levels n m"],
+        leaders: Bool[ndarray, "levels n m"],
+        asked: Bool[ndarray, "levels n"],
+    ) -> Bool[ndarray, "levels n"]:
+        """Whether distributions that something may leave have settled; False where not asked."""
+        settled = np.zeros(asked.shape, dtype=bool)
+        if asked.any():
+            logits = history[-2 * self.settings.window_epochs - 1 :][:, asked]
+            ratio = motion_over_noise(logits, active[asked], leaders[asked])
+            settled[asked] = ratio <= self.settings.noise_factor
+        return settled
 
     def _prune_edges(
         self,
-        beta_jsd: Float[ndarray, "levels edges"],
-        targets: Int[ndarray, " edges"],
         keep: Bool[ndarray, "levels edges ops"],
+        targets: Int[ndarray, " edges"],
         state: SearchState,
     ) -> list[Reason]:
-        """Leave settled nodes fewer edges: the weakest keep `none` alone."""
+        """Leave nodes fewer edges: those that evidence speaks against keep ``none`` alone."""
+        nodes = np.unique(targets)
+        live = live_edges(keep, state.operations)[:, None, :] & (targets == nodes[:, None])
+        if self._nodes is None:
+            self._nodes = _Patience.start(live)
+        if "none" not in state.operations:
+            return []
+        none = state.operations.index("none")
+        evidence, kept = edge_evidence(state, live)
+        losing = live & ~kept & (evidence > state.evidence.bound) & keep[:, None, :, none]
+        alive = all_alive(state.evidence, live.any(axis=1), targets)
+        losing &= alive[:, None, :] & (live.sum(axis=-1) > EDGES_PER_NODE)[..., None]
+        history = np.broadcast_to(
+            state.beta_history[:, :, None, :], (len(state.beta_history), *live.shape)
+        )
+        settled = self._has_settled(history, live, kept, losing.any(axis=-1))
+        due = self._nodes.count(settled, kept, self.settings.patience_epochs)
         reasons = []
-        none = state.operations.index("none") if "none" in state.operations else -1
-        for level, node in np.ndindex(len(keep), int(targets.max()) + 1):
-            into = np.flatnonzero(targets == node)
-            if not len(into) or none < 0:
-                continue
-            gone = weakest_edges(state.beta[level], keep[level], into, state.operations)
-            gone = gone[: max(1, int(len(gone) * self.settings.max_share))]
-            kept = [int(edge) for edge in into if edge not in gone]
-            divergence = float(beta_jsd[level, into[0]])
-            if not self._settles(f"{level},node{node}", divergence, gone, kept, state):
-                continue
-            for edge in gone:
-                lost = [int(index) for index in np.flatnonzero(keep[level, edge]) if index != none]
-                keep[level, edge, lost] = False
-                reasons.append(
-                    Reason(
-                        rule="edge_stability",
-                        value=divergence,
-                        threshold=self._threshold(state),
-                        level=level,
-                        edge=edge,
-                        operations=tuple(state.operations[index] for index in lost),
-                    )
-                )
+        for level, node in np.argwhere(due).tolist():
+            against = np.where(losing[level, node], evidence[level, node], -np.inf)
+            n_losing = int(losing[level, node].sum())
+            n_gone = max(1, int(n_losing * self.settings.max_share))
+            for edge in np.argsort(-against, kind="stable")[:n_gone].tolist():
+                gone = [int(k) for k in np.flatnonzero(keep[level, edge]) if k != none]
+                keep[level, edge, gone] = False
+                value = float(evidence[level, node, edge])
+                reasons.append(_reason("edge_evidence", value, level, edge, gone, state))
         return reasons
 
-    def _settles(
-        self, key: str, divergence: float, gone: list[int], kept: list[int], state: SearchState
-    ) -> bool:
-        """Count a settled epoch of a node; return whether it loses edges now."""
-        same_ranking = self._last_kept_edges.get(key) == kept or not self.settings.rank_guard
-        self._last_kept_edges[key] = kept
-        if not gone or divergence > self._threshold(state) or not same_ranking:
-            self._settled_nodes[key] = 0
-            return False
-        self._settled_nodes[key] = self._settled_nodes.get(key, 0) + 1
-        if self._settled_nodes[key] < self.settings.patience_epochs:
-            return False
-        self._settled_nodes[key] = 0
-        self._last_kept_edges.pop(key)
-        return True
-
-    def _follow_genotype(self, state: SearchState) -> None:
-        """Count for how many epochs the genotype has stayed the same."""
-        genotype = genotype_of(state)
-        self._genotype_age = self._genotype_age + 1 if genotype == self._last_genotype else 0
-        self._last_genotype = genotype
-
-    def _stop_reason(self, keep: Bool[ndarray, "levels edges ops"]) -> Reason | None:
-        """Say whether the search is over once `keep` is what is left."""
-        most = int(keep.sum(axis=-1).max())
-        if most <= self.settings.min_operations:
-            return Reason(
-                rule="every_edge_decided",
-                value=float(most),
-                threshold=float(self.settings.min_operations),
-            )
-        if (
-            most <= self.settings.stop_operations
-            and self._genotype_age >= self.settings.stop_patience_epochs
-        ):
-            return Reason(
-                rule="genotype_unchanged",
-                value=float(self._genotype_age),
-                threshold=float(self.settings.stop_patience_epochs),
-            )
-        return None
+    def _stop_reason(
+        self, keep: Bool[ndarray, "levels edges ops"], state: SearchState
+    ) -> Reason | None:
+        """Say whether the search is over; dead edges hold up no search that is alive."""
+        counts = keep.sum(axis=-1)
+        if state.evidence.live_edge_share >= MIN_LIVE_EDGE_SHARE:
+            counts = counts[state.evidence.is_alive]
+        return self._genotype.stop_reason(
+            int(counts.max()),
+            min_operations=self.settings.min_operations,
+            stop_operations=self.settings.stop_operations,
+            patience_epochs=self.settings.stop_patience_epochs,
+        )
 
 
 class JsStabilityFast(JsStability):
     """`JsStability` with the defaults of `JsStabilityFastSettings`."""
 
     Settings: ClassVar[type] = JsStabilityFastSettings
+
+
+def operation_evidence(
+    state: SearchState,
+) -> tuple[Float[ndarray, "levels edges ops"], Bool[ndarray, "levels edges ops"]]:
+    """Return the evidence against every operation, and the one that it is held against.
+
+    Evidence is that of `iac_core.pruners.evidence.evidence_against`, against the operation with
+    the smallest Σ g among the active ones other than ``none``; among all if no other is left.
+    """
+    real = np.array([name != "none" for name in state.operations])
+    usable = state.active & real
+    usable = np.where(usable.any(axis=-1, keepdims=True), usable, state.active)
+    sums = state.evidence.gradient_sum
+    best = best_of(sums, usable)
+    evidence = evidence_against(sums, state.evidence.gradient_products, best)
+    return evidence, np.arange(len(real)) == best[..., None]
+
+
+def edge_evidence(
+    state: SearchState, live: Bool[ndarray, "levels nodes edges"]
+) -> tuple[Float[ndarray, "levels nodes edges"], Bool[ndarray, "levels nodes edges"]]:
+    """Return the evidence against every edge into a node, and the two edges that it would keep.
+
+    Those two have the smallest Σ g of beta; evidence is held against the second of them.
+
+    Args:
+        state: The state.
+        live: Edges into each node that carry something.
+    """
+    sums = np.broadcast_to(state.evidence.edge_gradient_sum[:, None, :], live.shape)
+    order = np.where(live, sums, np.inf).argsort(axis=-1, kind="stable")
+    kept = np.zeros(live.shape, dtype=bool)
+    np.put_along_axis(kept, order[..., :EDGES_PER_NODE], True, axis=-1)
+    products = state.evidence.edge_gradient_products[:, None]
+    products = np.broadcast_to(products, (*live.shape, live.shape[-1]))
+    evidence = evidence_against(sums, products, order[..., EDGES_PER_NODE - 1])
+    return evidence, kept & live
+
+
+@dataclass(slots=True)
+class _Patience:
+    """Settled epochs in a row of edges or nodes, and the leaders that they had."""
+
+    epochs: Int[ndarray, "levels n"]
+    leaders: Bool[ndarray, "levels n m"]
+
+    @classmethod
+    def start(cls, like: Bool[ndarray, "levels n m"]) -> "_Patience":
+        return cls(np.zeros(like.shape[:2], dtype=np.int64), np.zeros(like.shape, dtype=bool))
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> "_Patience":
+        return cls(np.array(state["epochs"]), np.array(state["leaders"]))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs.tolist(), "leaders": self.leaders.tolist()}
+
+    def count(
+        self,
+        settled: Bool[ndarray, "levels n"],
+        leaders: Bool[ndarray, "levels n m"],
+        patience_epochs: int,
+    ) -> Bool[ndarray, "levels n"]:
+        """Count an epoch; return what has been settled for long enough and starts anew."""
+        goes_on = settled & (self.leaders == leaders).all(axis=-1)
+        self.epochs = np.where(goes_on, self.epochs + 1, settled.astype(np.int64))
+        self.leaders = leaders.copy()
+        due: ndarray = settled & (self.epochs >= patience_epochs)
+        self.epochs[due] = 0
+        return due
+
+
+def _reason(
+    rule: str, value: float, level: int, edge: int, gone: list[int], state: SearchState
+) -> Reason:
+    return Reason(
+        rule=rule,
+        value=value,
+        threshold=state.evidence.bound,
+        level=level,
+        edge=edge,
+        operations=tuple(state.operations[index] for index in gone),
+    )

@@ -45,6 +45,11 @@ class Magnitude:
         """The full search's own."""
         return SearchPace()
 
+    @property
+    def needs_evidence(self) -> bool:
+        """Not at all."""
+        return False
+
     def decide(self, state: SearchState) -> Decision:
         """Prune what is under the threshold."""
         if state.epoch < state.first_alpha_epoch:

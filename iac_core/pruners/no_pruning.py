@@ -28,6 +28,11 @@ class NoPruning:
         """The full search's own."""
         return SearchPace()
 
+    @property
+    def needs_evidence(self) -> bool:
+        """Not at all."""
+        return False
+
     def decide(self, state: SearchState) -> Decision:
         """Keep everything."""
         return Decision(keep=state.active)

@@ -73,6 +73,17 @@ def removable(
     return removed
 
 
+def has_spare_edges(
+    keep: Bool[ndarray, "edges ops"],
+    edge: int,
+    edges: Sequence[tuple[int, int]],
+    operations: Sequence[str],
+) -> bool:
+    """Return whether the node that an edge enters has more live edges than it needs."""
+    into = [index for index, (_, target) in enumerate(edges) if target == edges[edge][1]]
+    return int(live_edges(keep[into], operations).sum()) > EDGES_PER_NODE
+
+
 def weakest_edges(
     beta: Float[ndarray, " edges"],
     keep: Bool[ndarray, "edges ops"],

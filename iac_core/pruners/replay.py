@@ -17,11 +17,52 @@ from iac_core.cells.genotype import Genotype, discretise
 from iac_core.config import SearchPace, SearchSettings, require
 from iac_core.errors import ConfigError
 from iac_core.pruners.contract import check_decision
-from iac_core.types import OperationPruner, Reason, Scoring, SearchState
+from iac_core.pruners.evidence import blank_evidence
+from iac_core.types import AlphaEvidence, OperationPruner, Reason, Scoring, SearchState
 
 
 class NotReplayableError(ConfigError):
     """A pruner's decisions depend on what a recorded search does not hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedEvidence:
+    """Evidence after every epoch of a search that pruned nothing; see `AlphaEvidence`.
+
+    Attributes:
+        gradient_sum: Shape ``(epochs, levels, edges, ops)``.
+        gradient_products: Shape ``(epochs, levels, edges, ops, ops)``.
+        edge_gradient_sum: Shape ``(epochs, levels, edges)``.
+        edge_gradient_products: Shape ``(epochs, levels, edges, edges)``.
+        n_alpha_steps: Architecture steps up to the end of every epoch, int64.
+        alive_since: At the end of the search, ``(levels, edges)``.
+        bound: That of the search.
+    """
+
+    gradient_sum: Float[ndarray, "epochs levels edges ops"]
+    gradient_products: Float[ndarray, "epochs levels edges ops ops"]
+    edge_gradient_sum: Float[ndarray, "epochs levels edges"]
+    edge_gradient_products: Float[ndarray, "epochs levels edges edges"]
+    n_alpha_steps: Int[ndarray, " epochs"]
+    alive_since: Int[ndarray, "levels edges"]
+    bound: float
+
+    def at(self, epoch: int) -> AlphaEvidence:
+        """Return the evidence after an epoch: an edge is alive from its look on."""
+        n_steps = int(self.n_alpha_steps[epoch])
+        return AlphaEvidence(
+            n_steps=n_steps,
+            gradient_sum=_as_float64(self.gradient_sum[epoch]),
+            gradient_products=_as_float64(self.gradient_products[epoch]),
+            edge_gradient_sum=_as_float64(self.edge_gradient_sum[epoch]),
+            edge_gradient_products=_as_float64(self.edge_gradient_products[epoch]),
+            bound=self.bound,
+            alive_since=np.where(self.alive_since <= n_steps, self.alive_since, -1),
+        )
+
+
+def _as_float64(array: ndarray) -> ndarray:
+    return array.astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +79,7 @@ class Trajectory:
         n_weight_steps: Weight steps of each epoch.
         n_architecture_steps: Steps of alpha and beta of each epoch.
         seed: The job's seed.
+        evidence: Sums of gradients; None for a search that was recorded before they were kept.
 
     Raises:
         ConfigError: If the arrays do not fit each other, or the search pruned something.
@@ -52,6 +94,7 @@ class Trajectory:
     n_weight_steps: Int[ndarray, " epochs"]
     n_architecture_steps: Int[ndarray, " epochs"]
     seed: int
+    evidence: RecordedEvidence | None = None
 
     def __post_init__(self) -> None:
         require(len(self.alpha) > 0, "a trajectory must have an epoch", len(self.alpha))
@@ -156,6 +199,20 @@ def check_replayable(pruner: OperationPruner, search: SearchSettings) -> None:
             )
 
 
+def check_evidence(pruner: OperationPruner, *, has_evidence: bool) -> None:
+    """Refuse a pruner that decides on evidence over a record that has none.
+
+    Raises:
+        NotReplayableError: Naming what is missing.
+    """
+    if pruner.needs_evidence and not has_evidence:
+        raise NotReplayableError(
+            "a pruner that decides on evidence needs a record with sums of alpha's gradients, "
+            "got one from before they were kept; search anew, or set living_edges_only to false "
+            "or min_live_edge_share to 0 where the pruner has it"
+        )
+
+
 def replay(trajectory: Trajectory, pruner: OperationPruner) -> ReplayedSearch:
     """Let a fresh pruner decide over a recorded search.
 
@@ -165,10 +222,11 @@ def replay(trajectory: Trajectory, pruner: OperationPruner) -> ReplayedSearch:
 
     Raises:
         NotReplayableError: If the pruner changes the training from its first epoch, or asks for
-            what only the trained network can tell.
+            what only the trained network can tell, or decides on evidence that the record lacks.
         SearchError: If the pruner breaks its contract.
     """
     check_replayable(pruner, trajectory.search)
+    check_evidence(pruner, has_evidence=trajectory.evidence is not None)
     states = _States(trajectory)
     events: list[tuple[int, Reason]] = []
     actives: list[ndarray] = []
@@ -206,6 +264,7 @@ class _States:
         self.steps = np.cumsum(trajectory.n_weight_steps + trajectory.n_architecture_steps)
         self.alpha_rate = trajectory.alpha_rate
         self.active.flags.writeable = False
+        self.no_evidence = blank_evidence(trajectory.alpha.shape[1:], bound=np.inf)
 
     def at(self, epoch: int) -> SearchState:
         record = self.record
@@ -220,6 +279,7 @@ class _States:
             edges=record.edges,
             alpha_history=self.history[: epoch + 1],
             beta_history=record.beta[: epoch + 1],
+            evidence=self._evidence(epoch),
             first_alpha_epoch=record.search.alpha_warmup_epochs,
             max_alpha_step_per_epoch=self.alpha_rate * int(record.n_weight_steps[epoch]),
             seed=record.seed,
@@ -228,6 +288,11 @@ class _States:
             values_of=_no_values,
             dominant_eigenvalue=_no_eigenvalue,
         )
+
+    def _evidence(self, epoch: int) -> AlphaEvidence:
+        """That of the record: what is left has the gradients it had among all operations."""
+        recorded = self.record.evidence
+        return self.no_evidence if recorded is None else recorded.at(epoch)
 
     def remove(self, keep: Bool[ndarray, "levels edges ops"], epoch: int) -> None:
         """From the next epoch on only what is kept has an alpha."""

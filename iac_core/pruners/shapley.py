@@ -151,6 +151,11 @@ class Shapley:
         """How the epochs of the search are to be run."""
         return self.settings.pace
 
+    @property
+    def needs_evidence(self) -> bool:
+        """Not at all."""
+        return False
+
     def decide(self, state: SearchState) -> Decision:
         """Score and prune if a round is due and can be paid; stop when every edge is decided."""
         if self._next_round < 0:

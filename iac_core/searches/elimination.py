@@ -11,12 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from iac_core.pruners.evidence import evidence_bound
+from iac_core.pruners.evidence import evidence_bound, is_look
 
 _PRIOR = 1.0
 """Ridge: the prior of an effect is as wide as the noise of one step. It shrinks what was seen a
 few times towards 0 and makes the evidence against it smaller than without."""
-FIRST_LOOK = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +45,7 @@ def looks_until(n_steps: int) -> list[int]:
         >>> looks_until(100)
         [8, 16, 32, 64]
     """
-    looks = []
-    look = FIRST_LOOK
-    while look <= n_steps:
-        looks.append(look)
-        look *= 2
-    return looks
+    return [step for step in range(1, n_steps + 1) if is_look(step)]
 
 
 def detrended(losses: Float[ndarray, " n"], window: int) -> Float[ndarray, " n"]:

@@ -76,8 +76,9 @@ class FitResult:
 
     Attributes:
         state: State of the network at its best validation epoch, on the CPU.
-        best_epoch: That epoch, from 0.
+        best_epoch: That epoch, from 0; -1 is the starting state.
         best_dice: Its validation Dice.
+        start_dice: Validation Dice of the starting state; None where it was not asked for.
         curve: One entry per epoch: ``epoch``, ``train_loss``, ``validation_dice`` (NaN where not
             computed), ``learning_rate``, ``seconds``, ``ended_at`` (seconds since 1970).
     """
@@ -85,6 +86,7 @@ class FitResult:
     state: dict[str, Tensor]
     best_epoch: int
     best_dice: float
+    start_dice: float | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -144,6 +146,7 @@ def fit(
     seed: int,
     purpose: str,
     frozen_prefixes: tuple[str, ...] = (),
+    scores_start: bool = False,
 ) -> FitResult:
     """Train all epochs and return the state of the best validation epoch.
 
@@ -156,6 +159,7 @@ def fit(
         seed: The job's seed.
         purpose: Name of the stage; it separates the random orders of stages.
         frozen_prefixes: Names in the state dict that start so are not kept.
+        scores_start: Whether the starting state is scored, and kept if no epoch is better.
 
     Raises:
         SearchError: If the loss is not finite.
@@ -163,6 +167,8 @@ def fit(
     """
     run = _Fit(network, list(groups), room, settings, seed, purpose, frozen_prefixes)
     run.load()
+    if scores_start and run.result.start_dice is None:
+        run.score_start()
     for epoch in range(run.epoch, settings.epochs):
         run.train_epoch(epoch)
     return run.result
@@ -198,6 +204,10 @@ class _Fit:
         self.epoch, self.step, self.seconds = 0, 0, 0.0
         self.loss_sum = torch.zeros((), device=room.device)
         self.result = FitResult(state={}, best_epoch=-1, best_dice=-1.0)
+
+    def score_start(self) -> None:
+        """Score the starting state: the first candidate for what is kept."""
+        self.result.start_dice = self._score(-1)
 
     def train_epoch(self, epoch: int) -> None:
         """Run the remaining steps of an epoch, validate, and keep the best state."""
@@ -268,7 +278,7 @@ class _Fit:
         """Write everything the rest of the training depends on."""
         result: dict[str, Any] = {
             name: getattr(self.result, name)
-            for name in ("state", "best_epoch", "best_dice", "curve")
+            for name in ("state", "best_epoch", "best_dice", "start_dice", "curve")
         }
         save_checkpoint(
             self.room.checkpoint_path,
@@ -311,6 +321,10 @@ class _Fit:
         is_last = epoch + 1 == self.settings.epochs
         if not is_last and (epoch + 1) % self.settings.validate_every_epochs:
             return math.nan
+        return self._score(epoch)
+
+    def _score(self, epoch: int) -> float:
+        """Validation Dice of the network as it is; it is kept if it is the best so far."""
         dice = validation_dice(
             evaluation_mode(self.network),
             self.room.data,

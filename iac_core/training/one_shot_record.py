@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from iac_core.cells.genotype import Genotype
+from iac_core.pruners.evidence import MIN_CONTRIBUTION
 
 ERROR = 0.05
 """Probability that a ranking by chance alone is called reproducible."""
-MIN_CONTRIBUTION = 0.2
-"""A cell that gives less of what the decoder receives is not searched for."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,16 +10,15 @@ from jaxtyping import Bool, Float, Integer
 from numpy import ndarray
 from torch import Tensor
 
-from iac_core.backbones.interface import fit_to
 from iac_core.cells.genotype import Genotype
 from iac_core.cells.implant import Supernet
-from iac_core.cells.search_cell import SearchCell
 from iac_core.config import Precision, require
 from iac_core.data.slices import PreparedData
 from iac_core.searches.settings import Measure
 from iac_core.searches.space import genotype_mask
 from iac_core.seeding import numpy_generator
 from iac_core.training.batches import autocast, load_batch, load_labels
+from iac_core.training.contribution import contribution
 from iac_core.training.kept_features import KeptFeatures
 from iac_core.training.losses import segmentation_loss
 
@@ -140,33 +139,13 @@ class PathScorer:
     def contribution(self, path: Bool[ndarray, "levels edges ops"]) -> float:
         """Return the least share of a cell in what the decoder receives, over the levels.
 
-        The root mean square of what the cell gives over that of what the decoder takes in the
-        skip's place, on the first batch: 1 where the cell stands in the skip's place and gives
-        anything but zeros.
+        See `iac_core.training.contribution.contribution`; the cell stands in the skip's place.
         """
-        implant = self.supernet.implant
-        shares: list[float] = []
-
-        def apply_cell(level: int, skip: Tensor, second: Tensor) -> Tensor:
-            cell = implant.cells[level]
-            assert isinstance(cell, SearchCell)
-            outputs.append(cell.forward_path(skip, second, path[level if len(path) > 1 else 0]))
-            return outputs[-1]
-
-        outputs: list[Tensor] = []
-        join = implant.adapter(apply_cell)
-
-        def measured(level: int, skip: Tensor, upsampled: Tensor) -> Tensor:
-            received = join(level, skip, upsampled)
-            added = outputs[-1] if not len(implant.gates) else received - skip
-            sizes = [float(part.float().square().mean().sqrt()) for part in (added, received)]
-            shares.append(sizes[0] / sizes[1] if sizes[1] > 0 else 0.0)
-            return received
-
-        with torch.no_grad(), autocast(self.device, self.precision):
-            features, size = self._encoded(self.batches[0][0])
-            fit_to(implant.backbone.decode(features, measured), size)
-        return min(shares)
+        images, _ = load_batch(self.data, self.batches[0][0], self.device)
+        apply_cell = self.supernet.path_function(path)
+        with autocast(self.device, self.precision):
+            found = contribution(self.supernet, images, replaces=True, apply_cell=apply_cell)
+        return float(found.min())
 
     def _logits(
         self, path: ndarray, batches: Sequence[ndarray]

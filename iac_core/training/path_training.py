@@ -63,8 +63,8 @@ class PathTraining:
         seed: int,
     ) -> None:
         self.settings, self.room, self.search, self.seed = settings, room, search, seed
-        self.cell = replace(cell, partial_channels=1, form="replace")
-        self.supernet = Supernet(backbone, self.cell, seed).to(room.device)
+        self.cell = replace(cell, partial_channels=1)
+        self.supernet = Supernet(backbone, self.cell, seed, join="replace").to(room.device)
         self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weights = list(self.supernet.implant.cell_parameters())
         self.optimiser = self.new_optimiser()

@@ -30,4 +30,4 @@ def train_longer(
     group = ParameterGroup(
         parameters=list(backbone.parameters()), learning_rate=settings.backbone_learning_rate
     )
-    return fit(backbone, [group], room, settings, seed=seed, purpose="retrain")
+    return fit(backbone, [group], room, settings, seed=seed, purpose="retrain", scores_start=True)

@@ -7,13 +7,13 @@ what it prunes leaves the graph, the parameters and the optimisers' state before
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 from numpy import ndarray
 from torch import Tensor, nn
 
@@ -25,6 +25,7 @@ from iac_core.checkpoint import load_checkpoint, save_checkpoint
 from iac_core.config import CellSettings, SearchSettings
 from iac_core.errors import ConfigError, StopRequested
 from iac_core.pruners.contract import check_decision
+from iac_core.pruners.evidence import GRADIENT_SUMS, MIN_CONTRIBUTION, MIN_LIVE_EDGE_SHARE
 from iac_core.seeding import numpy_generator
 from iac_core.training.batches import (
     autocast,
@@ -35,13 +36,18 @@ from iac_core.training.batches import (
     micro_batches,
     n_steps_per_epoch,
 )
+from iac_core.training.contribution import contribution
 from iac_core.training.curvature import dominant_eigenvalue
+from iac_core.training.evidence import EvidenceMeter, entropy_bits
 from iac_core.training.fit import TrainingRoom, check_finite, cosine
 from iac_core.training.kept_features import KeptFeatures
 from iac_core.training.losses import segmentation_loss
 from iac_core.training.scoring import MaskScorer
 from iac_core.training.validation import validation_dice
-from iac_core.types import OperationPruner, Reason, Scoring, SearchState
+from iac_core.types import AlphaEvidence, OperationPruner, Reason, Scoring, SearchState
+
+ArchitecturePenalty = Callable[[Tensor], Tensor]
+"""Importance ``(levels, edges, ops)`` → a term of the architecture step's loss."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,6 +67,18 @@ class SearchRecord:
             ``validation_dice``, ``n_operations``, ``n_weight_steps``, ``n_architecture_steps``,
             ``n_scored_slices`` (slices × masks that a pruner had scored), ``seconds``,
             ``ended_at``.
+        looks: One row per look for life, level and edge: ``look`` from 0, ``alpha_step``,
+            ``epoch``, ``level``, ``edge``, ``evidence`` (largest |Σ g| / √Σ g² of an operation
+            other than ``none``), ``bound``, ``is_alive``, and ``entropy_bits`` of the edge at the
+            epoch's end, which decides nothing.
+        evidence: The sums of gradients at the end.
+        gradient_sum: Σ g of alpha after every epoch, shape like alpha.
+        gradient_products: Σ g_o g_p after every epoch, ``(epochs, levels, edges, ops, ops)``.
+        edge_gradient_sum: Σ g of beta after every epoch, shape like beta.
+        edge_gradient_products: Σ g_e g_f after every epoch, ``(epochs, levels, edges, edges)``.
+        n_alpha_steps: Architecture steps up to the end of every epoch, int64, ``(epochs,)``.
+        contribution: Rms of what each skip level's cell adds over rms of what the decoder
+            receives, on a fixed batch of the slices that train alpha, at the end.
         edges: ``(source, target)`` of every edge.
         operations: Names along the last axis of alpha.
         n_steps: Weight steps in an epoch.
@@ -76,6 +94,14 @@ class SearchRecord:
     beta_jsd: Float[ndarray, "epochs levels edges"]
     events: list[dict[str, Any]]
     curve: list[dict[str, float]]
+    looks: list[dict[str, Any]]
+    evidence: AlphaEvidence
+    gradient_sum: Float[ndarray, "epochs levels edges ops"]
+    gradient_products: Float[ndarray, "epochs levels edges ops ops"]
+    edge_gradient_sum: Float[ndarray, "epochs levels edges"]
+    edge_gradient_products: Float[ndarray, "epochs levels edges edges"]
+    n_alpha_steps: Integer[ndarray, " epochs"]
+    contribution: Float[ndarray, " skip_levels"]
     edges: tuple[tuple[int, int], ...]
     operations: tuple[str, ...]
     n_steps: int
@@ -85,6 +111,19 @@ class SearchRecord:
     def search_s(self) -> float:
         """Seconds of all counted epochs, scoring and pruning included, checkpoints not."""
         return math.fsum(entry["seconds"] for entry in self.curve)
+
+    @property
+    def live_edge_share(self) -> float:
+        """Share of the edges that were alive before they were first pruned, or at the end."""
+        return self.evidence.live_edge_share
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether enough edges were alive and every level's cell contributes enough."""
+        return (
+            self.live_edge_share >= MIN_LIVE_EDGE_SHARE
+            and float(self.contribution.min(initial=math.inf)) >= MIN_CONTRIBUTION
+        )
 
 
 def halves(patient_ids: tuple[str, ...], seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -112,6 +151,7 @@ def search(
     cell: CellSettings,
     settings: SearchSettings,
     seed: int,
+    architecture_penalty: ArchitecturePenalty | None = None,
 ) -> SearchRecord:
     """Search a cell for a trained backbone.
 
@@ -122,13 +162,15 @@ def search(
         cell: The cell.
         settings: The search.
         seed: The job's seed.
+        architecture_penalty: A term that every architecture step's loss gets on top, by which
+            tests plant a truth that the search should find; None in any real search.
 
     Raises:
         ConfigError: If the split has fewer than two training patients.
         SearchError: If a loss is not finite, or the pruner breaks its contract.
         StopRequested: If the user asked to stop; the checkpoint is written.
     """
-    run = Search(backbone, pruner, room, cell, settings, seed)
+    run = Search(backbone, pruner, room, cell, settings, seed, architecture_penalty)
     run.load()
     while not run.is_over:
         run.run_epoch()
@@ -152,6 +194,10 @@ class _Progress:
     )
     events: list[dict[str, Any]] = field(default_factory=list)
     curve: list[dict[str, float]] = field(default_factory=list)
+    looks: list[dict[str, Any]] = field(default_factory=list)
+    gradients: dict[str, list[Any]] = field(
+        default_factory=lambda: {name: [] for name in (*GRADIENT_SUMS, "n_alpha_steps")}
+    )
 
 
 class Search:
@@ -165,9 +211,11 @@ class Search:
         cell: CellSettings,
         settings: SearchSettings,
         seed: int,
+        architecture_penalty: ArchitecturePenalty | None = None,
     ) -> None:
         self.pruner, self.room, self.settings, self.seed = pruner, room, settings, seed
-        self.supernet = Supernet(backbone, cell, seed).to(room.device)
+        self.architecture_penalty = architecture_penalty
+        self.supernet = Supernet(backbone, cell, seed, settings.join).to(room.device)
         self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.architecture = self.supernet.architecture
         weight_half, alpha_half = halves(room.split.train, seed)
@@ -201,6 +249,8 @@ class Search:
             n_micro_batches=room.n_micro_batches,
         )
         self._make_optimisers()
+        n_alpha_epochs = max(0, settings.epochs - self.alpha_warmup_epochs)
+        self.evidence = EvidenceMeter(self.architecture, n_alpha_epochs * self.n_steps)
         self.progress = _Progress()
         self.losses = torch.zeros(2, device=room.device)
         compile_kernels()
@@ -282,11 +332,27 @@ class Search:
             **arrays,
             events=self.progress.events,
             curve=self.progress.curve,
+            looks=self.progress.looks,
+            evidence=self.evidence.read(),
+            **{
+                name: np.stack([part.numpy() for part in self.progress.gradients[name]])
+                for name in GRADIENT_SUMS
+            },
+            n_alpha_steps=np.array(self.progress.gradients["n_alpha_steps"], dtype=np.int64),
+            contribution=self._contribution(),
             edges=self.architecture.edges,
             operations=self.architecture.operations,
             n_steps=self.n_steps,
             alpha_learning_rate=self.alpha_rate,
         )
+
+    def _contribution(self) -> Float[ndarray, " skip_levels"]:
+        """What the cells add to what the decoder receives, on a fixed batch."""
+        places = np.linspace(0, len(self.alpha_slices) - 1, self.settings.batch_size)
+        indices = self.alpha_slices[np.unique(places.round().astype(int))]
+        images, _ = load_batch(self.room.data, indices, self.room.device)
+        with autocast(self.room.device, self.settings.precision):
+            return contribution(self.supernet, images, replaces=self.settings.join == "replace")
 
     def _genotype(self, arrays: Mapping[str, ndarray]) -> Genotype:
         """The last genotype, or that of the epoch the pruner went back to."""
@@ -315,6 +381,7 @@ class Search:
         self.weight_optimiser.load_state_dict(saved["weight_optimiser"])
         self.alpha_optimiser.load_state_dict(saved["alpha_optimiser"])
         self.pruner.load_state_dict(saved["pruner"])
+        self.evidence.load_state_dict(saved["evidence"])
         self.losses = saved["losses"].to(self.room.device)
         self.progress = _Progress(**saved["progress"])
 
@@ -330,6 +397,7 @@ class Search:
                 "weight_optimiser": self.weight_optimiser.state_dict(),
                 "alpha_optimiser": self.alpha_optimiser.state_dict(),
                 "pruner": self.pruner.state_dict(),
+                "evidence": self.evidence.state_dict(),
                 "losses": self.losses.cpu(),
                 "progress": {
                     name: getattr(self.progress, name) for name in _Progress.__dataclass_fields__
@@ -346,11 +414,12 @@ class Search:
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
-        self.alpha_optimiser = torch.optim.Adam(
+        adam = torch.optim.AdamW if settings.alpha_optimiser == "adamw" else torch.optim.Adam
+        self.alpha_optimiser = adam(
             self.architecture.parameters(),
             lr=self.alpha_rate,
             betas=settings.alpha_betas,
-            weight_decay=settings.alpha_weight_decay,
+            weight_decay=settings.resolved_alpha_weight_decay,
         )
 
     def keep_features(self) -> None:
@@ -376,10 +445,18 @@ class Search:
         for weight in self.weights:
             weight.requires_grad_(False)
         parameters = list(self.architecture.parameters())
-        self.losses[1] += self._accumulate(parameters, self._losses(indices, view="alpha"))
+        self.losses[1] += self._accumulate(parameters, self._architecture_losses(indices))
         for weight in self.weights:
             weight.requires_grad_(True)
+        self.evidence.add(self.architecture)
         self.alpha_optimiser.step()
+
+    def _architecture_losses(self, indices: ndarray) -> Iterator[Tensor]:
+        """The losses of an architecture step, with the penalty added to the first."""
+        penalty = self.architecture_penalty
+        for loss in self._losses(indices, view="alpha"):
+            yield loss if penalty is None else loss + penalty(self.architecture.importance())
+            penalty = None
 
     def weight_step(self, indices: ndarray, share_done: float) -> None:
         """One SGD step of the cell weights with clipped gradients, alpha and beta held.
@@ -467,12 +544,24 @@ class Search:
             ("beta_jsd", decision.measures.get("beta_jsd", unknown)),
         ):
             self.progress.trajectory[name].append(value.tolist())
+        self._record_evidence(state)
         for reason in decision.reasons:
             self.progress.events.append(_event(reason, state.epoch))
         if (decision.keep != state.active).any():
             self.remove_operations(decision.keep)
         self.progress.stopped = decision.stop
         self.progress.genotype_epoch = decision.genotype_epoch
+
+    def _record_evidence(self, state: SearchState) -> None:
+        """Keep the sums of gradients, and the rows of the epoch's looks."""
+        kept = self.progress.gradients
+        for name in GRADIENT_SUMS:
+            values = getattr(state.evidence, name).astype(np.float32)
+            kept[name].append(torch.from_numpy(values))
+        kept["n_alpha_steps"].append(state.evidence.n_steps)
+        self.progress.looks += self.evidence.rows_of_looks(
+            state.epoch, entropy_bits(state.importance)
+        )
 
     def remove_operations(self, keep: Bool[ndarray, "levels edges ops"]) -> None:
         """Delete operations from every level's cell, from the logits and from both optimisers."""
@@ -498,6 +587,7 @@ class Search:
             n_epochs=self.settings.epochs,
             loss=entry["train_loss"],
             n_operations=int(self.architecture.active.sum()),
+            live_edges=self.evidence.live_edge_share,
         )
         if progress.epoch % self.settings.checkpoint_every_epochs == 0:
             self.save()
@@ -518,6 +608,7 @@ class Search:
             edges=self.architecture.edges,
             alpha_history=_read_only(np.asarray([*trajectory["alpha"], alpha.tolist()])),
             beta_history=_read_only(np.asarray([*trajectory["beta"], beta.tolist()])),
+            evidence=self.evidence.read(),
             first_alpha_epoch=self.alpha_warmup_epochs,
             max_alpha_step_per_epoch=self.alpha_rate * self.steps_of_epoch(),
             seed=self.seed,

@@ -49,11 +49,9 @@ def swept(phantom_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("one_shot")
     text = TINY_SWEEP.replace("PHANTOM", str(phantom_folder)).replace("SEEDS", "[0]")
     text = text.replace("PRUNERS", "[none, one_shot, fair]")
-    text = text.replace(
-        "pruners: {",
-        f"pruners: {{one_shot: {SETTINGS}, fair: {{type: one_shot, sampling: fair, n_steps: 9, "
-        "n_evaluations: 4, population: 4, n_finalists: 0}, ",
-    )
+    fair = "{type: one_shot, sampling: fair, n_steps: 9, n_evaluations: 4, population: 4, "
+    arms = f"      one_shot: {SETTINGS}\n      fair: {fair}n_finalists: 0}}\n"
+    text = text.replace("    pruners:\n", f"    pruners:\n{arms}")
     path = folder / "tiny.yaml"
     evaluate = "      evaluate: {subsets: [validation]}\n      retrain:"
     path.write_text(text.replace("      retrain:", evaluate))

@@ -1,16 +1,20 @@
 """`orchestrator replay`: what is known and estimated of pruners on a sweep's recorded searches."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from iac_core.errors import ConfigError
+from iac_core.pruners.js_stability import JsStabilitySettings
 from orchestrator.recorded import grid_cells, read_search
 from orchestrator.replays import replay_rooms, replay_table, replayable, varied
 from orchestrator.session import open_sweep
+from workers.stages import LIVENESS
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +46,29 @@ def test_the_recorded_seconds_are_those_of_the_table(finished):
     assert cell.full.first_removal_epoch is None
     assert set(cell.others) == {"js_stability", "js_stability_fast"}
     assert read_search(finished.store, cell.full.task).genotype == cell.full.genotype
+
+
+def test_the_recorded_evidence_is_that_of_the_search(finished):
+    (cell, _) = grid_cells(finished)
+    evidence, task = cell.full.evidence, cell.full.task
+    assert evidence.n_alpha_steps.tolist() == [0, *range(2, 27, 2)]
+    assert evidence.gradient_sum.shape == cell.full.alpha.shape
+    assert evidence.gradient_products.dtype == np.float32
+    assert (evidence.gradient_sum[-1] != 0).all()
+    liveness = json.loads(finished.store.read("search", task.key, LIVENESS))
+    # Looks at steps 8 and 16 of 26, on each of 5 edges.
+    assert [row["alpha_step"] for row in liveness["looks"]] == [8] * 5 + [16] * 5
+    outcome = finished.store.record("search", task.key).outcome
+    alive = [row["is_alive"] for row in liveness["looks"][-5:]]
+    assert outcome["live_edge_share"] == np.mean(alive) == (evidence.alive_since >= 0).mean()
+    assert outcome["cell_contribution"] == min(liveness["contribution"]) == 1  # it replaces
+    assert outcome["search_is_alive"] == (outcome["live_edge_share"] >= 0.9)
+
+
+def test_an_evidence_based_pruner_is_replayed_on_it(finished):
+    rooms = replay_rooms(grid_cells(finished))
+    can, _ = replayable({"evidence": JsStabilitySettings(window_epochs=1)}, rooms)
+    assert set(can) == {"evidence"}
 
 
 def test_what_cannot_be_replayed_is_told_apart(finished):
@@ -77,17 +104,17 @@ def test_values_of_settings_are_combined_and_checked(finished):
 def test_the_command_prints_what_is_known_and_writes_every_cell(finished):
     command = [sys.executable, "-m", "orchestrator", "replay", str(finished.spec.path)]
     done = subprocess.run(
-        [*command, "--runs", str(finished.runs_dir), "--vary", "threshold=0.1,0.5"],
+        [*command, "--runs", str(finished.runs_dir), "--vary", "patience_epochs=1,2"],
         capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "js_stability[threshold=0.5]" in done.stdout
+    assert "js_stability[patience_epochs=2]" in done.stdout
     assert "Known: the first removal" in done.stdout
     assert "1 of 2 full searches are not finished" in done.stdout
     assert "not replayed: js_stability_fast" in done.stderr
     table = pd.read_csv(finished.run_dir / "replay.csv")
-    assert list(table["pruner"]) == [f"js_stability[threshold={value}]" for value in (0.1, 0.5)]
-    assert table["real_epochs"].notna().tolist() == [False, True]
+    assert list(table["pruner"]) == [f"js_stability[patience_epochs={value}]" for value in (1, 2)]
+    assert table["real_epochs"].notna().tolist() == [True, False]
     done = subprocess.run(
         [*command, "--runs", str(finished.runs_dir), "--pruner", "random"],
         capture_output=True, text=True, check=False, cwd=ROOT,

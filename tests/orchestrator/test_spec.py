@@ -52,6 +52,20 @@ def test_a_good_sweep_is_typed_and_resolved(tmp_path):
     assert load(tmp_path, GOOD, acdc="/other").datasets["acdc"].path == "/other"
 
 
+def test_controls_with_settings_are_arms_of_their_own(tmp_path):
+    text = GOOD.replace("patient, random]", "patient, random, third, plain]").replace(
+        "    resources", "      third: {type: random, draw: 3}\n"
+        "      plain: {type: uniform, operation: sep_conv_5x5}\n    resources"
+    )  # fmt: skip
+    spec = load(tmp_path, text)
+    assert spec.controls["third"] == "random"
+    assert spec.controls["plain"] == "uniform"
+    assert "uniform" not in spec.pruners
+    jobs = [job for job in expand(spec).jobs if job.pruner in ("third", "plain")]
+    assert {job.control for job in jobs} == {"random", "uniform"}
+    assert all(job.settings.pruner is not None for job in jobs)
+
+
 def test_numbers_with_an_exponent_are_numbers(tmp_path):
     text = GOOD.replace("3e-3", "1E-2")
     assert load(tmp_path, text).stages["search"].weight_learning_rate == 0.01
@@ -72,7 +86,12 @@ BAD = [
     ("seed: [0, 1]", "seed: []", 10, "must be a list"),
     ("      seed: [0, 1]\n", "", 6, "must have the axis seed"),
     ("seed: [0, 1]", "seed: [0]\n      cell.from: [replace]", 11, "did you mean 'cell.form'"),
-    ("seed: [0, 1]", "seed: [0]\n      cell.form: [replaced]", 11, "'replace' or 'residual'"),
+    (
+        "seed: [0, 1]",
+        "seed: [0]\n      cell.form: [replaced]",
+        11,
+        "'replace', 'added' or 'residual'",
+    ),
     ("seed: [0, 1]", "seed: [0]\n      search.epochs: [50, 0]", 11, "epochs must be at least 1"),
     ("epochs: 60", "epochz: 60", 12, "did you mean 'epochs'"),
     ("epochs: 60", "epochs: '60'", 12, "must be a whole number, got '60'"),
@@ -88,7 +107,16 @@ BAD = [
     ("widths: [32, 64]", "widths: [32]", 15, "at least two levels"),
     ("widths: [32, 64]", "widths: [32, '64']", 15, "must be a whole number"),
     ("patience_epochs: 9", "patience_epochs: 0", 17, "patience_epochs must be at least 1"),
-    ("type: js_stability,", "type: random,", 17, "must have no settings"),
+    ("type: js_stability,", "type: no_cell,", 17, "must have no settings"),
+    ("type: js_stability, patience_epochs: 9", "type: random, drew: 1", 17, "did you mean 'draw'"),
+    ("type: js_stability, patience_epochs: 9", "type: uniform", 17, "the key operation"),
+    (
+        "type: js_stability, patience_epochs: 9",
+        "type: uniform, operation: none",
+        17,
+        "operation must be among",
+    ),
+    ("[none, js_stability", "[uniform, js_stability", 9, "must be a known one, got 'uniform'"),
     ("threads: 1", "threads: 0", 18, "threads must be at least 1"),
     ("threads: 1", "thread: 1", 18, "did you mean 'threads'"),
     ("threads: 1", "search: {cpus: 0}", 18, "cpus must be above 0"),

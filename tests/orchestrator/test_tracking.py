@@ -3,6 +3,8 @@
 import errno
 import os
 import time
+from pathlib import Path
+from urllib.parse import urlparse
 
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ from orchestrator.reporting import open_tracking, report_from_tracking, sync_swe
 from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.tracking import FinishedJob, Tracker, TrackingUnavailable
-from results.collect import collect
+from results.collect import collect, load_tables
 from results.errors import CollectError
 from workers.lease import Lease
 
@@ -121,6 +123,34 @@ def test_a_report_needs_the_tracking_server_alone(session, tmp_path):
     (session.store.root).rename(tmp_path / "gone")
     paths = report_from_tracking(session.tracking_uri, session.experiment, tmp_path / "laptop")
     assert "3 jobs, 3 done" in paths.html.read_text()
+
+
+def test_a_run_of_an_older_version_that_lacks_a_table_has_no_rows_of_it(session, tmp_path):
+    sync_sweep(session)
+    _, found = runs(session)
+    old = next(run for run in found if run.data.tags["iac.kind"] == "job")
+    root = Path(urlparse(old.info.artifact_uri).path)
+    (root / "tables" / "liveness.parquet").unlink()
+    (root / "tables" / "events.parquet").unlink()
+    tables = collect(session.tracking_uri, session.experiment, tmp_path / "tables")
+    assert len(tables["jobs"]) == 3
+    assert old.data.tags["iac.job_id"] not in set(tables["events"]["job_id"])
+    assert old.data.tags["iac.job_id"] not in set(tables["liveness"]["job_id"])
+    (tmp_path / "tables" / "events.parquet").unlink()
+    assert len(load_tables(tmp_path / "tables")["events"]) == 0
+    assert len(load_tables(tmp_path / "tables")["jobs"]) == 3
+
+
+def test_rows_of_a_run_that_was_written_anew_replace_those_of_before(session, tmp_path):
+    sync_sweep(session)
+    into = tmp_path / "tables"
+    collect(session.tracking_uri, session.experiment, into)
+    client, found = runs(session)
+    old = next(run for run in found if run.data.tags["iac.kind"] == "job")
+    (Path(urlparse(old.info.artifact_uri).path) / "tables" / "patients.parquet").unlink()
+    client.set_tag(old.info.run_id, "iac.digest", "another")
+    tables = collect(session.tracking_uri, session.experiment, into)
+    assert old.data.tags["iac.job_id"] not in set(tables["patients"]["job_id"])
 
 
 def test_a_server_that_is_away_delays_and_loses_nothing(session):

@@ -4,7 +4,7 @@ import numpy as np
 
 from iac_core.cells.genotype import cell_edges, live_edges, masked_softmax
 from iac_core.config import OPERATION_NAMES
-from iac_core.types import SearchState
+from iac_core.types import AlphaEvidence, SearchState
 
 
 def state(
@@ -15,10 +15,12 @@ def state(
     first_alpha_epoch=0,
     n_epochs=200,
     beta_history=None,
+    evidence=None,
 ):
     """The state after the last epoch of a history ``(epochs, levels, edges, ops)``.
 
-    Beta is 0 throughout unless its history, of at least as many epochs, is given.
+    Beta is 0 throughout unless its history, of at least as many epochs, is given. Without evidence
+    every edge is alive and the last logits are what 100 equal gradients made of them.
     """
     history = np.asarray(alpha_history, dtype=float)
     n_nodes = {2: 1, 5: 2, 9: 3, 14: 4}[history.shape[2]]
@@ -37,6 +39,7 @@ def state(
         edges=cell_edges(n_nodes),
         alpha_history=history,
         beta_history=betas,
+        evidence=evidence or equal_gradients(-history[-1], -betas[-1]),
         first_alpha_epoch=first_alpha_epoch,
         max_alpha_step_per_epoch=step_per_epoch,
         seed=0,
@@ -44,6 +47,19 @@ def state(
         n_scoring_slices=10_000,
         values_of=lambda masks, scoring: additive_values(masks),
         dominant_eigenvalue=lambda: 1.0 + 0.02 * len(history) ** 2,
+    )
+
+
+def equal_gradients(alpha_sum, beta_sum, n_steps=100):
+    """Evidence of so many equal steps; whatever differs differs by √n_steps."""
+    return AlphaEvidence(
+        n_steps=n_steps,
+        gradient_sum=alpha_sum,
+        gradient_products=alpha_sum[..., :, None] * alpha_sum[..., None, :] / n_steps,
+        edge_gradient_sum=beta_sum,
+        edge_gradient_products=beta_sum[..., :, None] * beta_sum[..., None, :] / n_steps,
+        bound=4.6,
+        alive_since=np.full(beta_sum.shape, 8),
     )
 
 

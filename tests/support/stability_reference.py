@@ -3,12 +3,12 @@
 import numpy as np
 
 from iac_core.cells.genotype import EDGES_PER_NODE, cell_edges, live_edges, masked_softmax
-from iac_core.pruners.js_stability import JsStability
+from iac_core.pruners.js_absolute import JsAbsolute
 from iac_core.pruners.ranking import jensen_shannon, removable, weakest
 from iac_core.types import Reason
 
 
-class PlainJsStability(JsStability):
+class PlainJsAbsolute(JsAbsolute):
     """Edge by edge, with lists."""
 
     def __init__(self, settings):
@@ -33,7 +33,7 @@ class PlainJsStability(JsStability):
                 names = tuple(state.operations[k] for k in gone)
                 reasons.append(
                     Reason(
-                        rule="js_stability", value=float(jsd[level, edge]),
+                        rule="js_absolute", value=float(jsd[level, edge]),
                         threshold=self._threshold(state), level=level, edge=edge, operations=names,
                     )
                 )  # fmt: skip

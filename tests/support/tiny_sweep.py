@@ -19,6 +19,8 @@ metadata:
                checkpoint_every_epochs: 1}
       retrain: {epochs: 2, batch_size: 4, steps_per_epoch: 2, checkpoint_every_epochs: 1}
     backbones: {unet: {widths: [8, 16]}}
-    pruners: {js_stability: {window_epochs: 1, patience_epochs: 1, threshold: 0.5}}
+    pruners:
+      js_stability: {type: js_absolute, window_epochs: 1, patience_epochs: 1, threshold: 0.5,
+                     living_edges_only: false}
     resources: {threads: 1, cpus: 2, exclusive_search: false}
 """

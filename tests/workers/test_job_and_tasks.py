@@ -1,9 +1,11 @@
+import json
 from dataclasses import fields, replace
 
 import pytest
 
 from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.backbones.unet import UNetSettings
+from iac_core.cells.genotype import RandomCellSettings, UniformCellSettings
 from iac_core.config import (
     AugmentationSettings,
     CellSettings,
@@ -68,14 +70,16 @@ ANOTHER = {
     "min_learning_rate": 1e-5, "validate_every_epochs": 2, "checkpoint_every_epochs": 3,
     "n_nodes": 3, "partial_channels": 2, "operations": ("none", "skip_connect"),
     "second_input": "skip", "form": "replace", "architecture": "per_level",
+    "node_width": 0.5, "start": "matched",
     "weight_learning_rate": 0.1, "momentum": 0.8, "weight_decay": 1e-4, "gradient_clip": 1.0,
     "alpha_learning_rate": 1e-3, "alpha_betas": (0.9, 0.999), "alpha_weight_decay": 0.0,
     "alpha_warmup_epochs": 3,
     "precision": "bfloat16", "backbone_learning_rate": 1e-5, "scope": "all",
     "subsets": ("test",), "surface_tolerance_mm": 1.0, "widths": (8, 16), "seed": 3,
-    "window_epochs": 4, "threshold": 1e-3, "reference_drift": 0.5, "patience_epochs": 4,
-    "first_check_epoch": 9, "weak_share": 0.4, "max_share": 0.4, "min_operations": 2,
-    "stop_operations": 2, "stop_patience_epochs": 9, "rank_guard": False, "prune_edges": True,
+    "window_epochs": 4, "noise_factor": 3.0, "patience_epochs": 4,
+    "max_share": 0.4, "min_operations": 2,
+    "stop_operations": 2, "stop_patience_epochs": 9, "prune_edges": True,
+    "join": "added", "alpha_optimiser": "adam_l2",
     "pace": SearchPace(start_share=0.5), "keep_features": False, "enabled": False,
     "normalisation": "ct", "n_neighbours": 1, "test": "official",
     "flips": False, "rotation_degrees": 5.0, "scale": 0.2, "shift": 0.2, "intensity": 0.2,
@@ -125,20 +129,108 @@ def test_the_hash_ignores_the_order_of_keys_and_refuses_what_is_not_plain():
 
 def test_keys_stay_what_they_were():
     """Stores hold results under these: whatever changes them makes every sweep run again."""
-    assert job().job_id == "8f2ebe6b2e9f7ab8"
+    assert job().job_id == "1be3f6a4aadd295d"
     assert list(full_keys(job()).values()) == [
-        "bca62b145492a2b7", "8a23de7e72c9589c", "538c865b1db0bf13", "ee33b35298cfcfe8",
-        "76c2e7d32bcf2080",
+        "bca62b145492a2b7", "8a23de7e72c9589c", "886a2116d0ce69f1", "e0af0d8f7b53773a",
+        "05c68b2837a161c4",
     ]  # fmt: skip
     random = job("random", "random", seed=3)
-    assert random.job_id == "da3cb7144d2c0d1e"
+    assert random.job_id == "448cf9190ac43fab"
     assert list(keys(random).values()) == [
-        "bca62b145492a2b7", "ba03dab8775e3c16", "27c841efab87e2b8", "a5711b9264b57fce",
+        "bca62b145492a2b7", "ba03dab8775e3c16", "baa6a1f1066928fa", "5386522977959c4b",
     ]  # fmt: skip
     nnunet = full_keys(job(settings=replace(SETTINGS, backbone=NnunetSettings())))
-    assert nnunet["retrain"] == "70e178aaae6dc99d"
+    assert nnunet["retrain"] == "c1fd773c7fb31df0"
     value = {"b": {"z": 1e-06, "A": 1e22}, "a": [1, 2.5, None, True, 'é"\\']}
     assert content_hash(value) == "f071090dc11ece08"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "is_augmented", "expected"),
+    [
+        (UNetSettings(), True, "bca62b145492a2b7 8a23de7e72c9589c 872ed47496ac3f86"),
+        (UNetSettings(), False, "bca62b145492a2b7 3fec64dccfc0aaae cde58fa0ee05e627"),
+        (UNetSettings(widths=(16, 32, 64, 128)), False,
+         "bca62b145492a2b7 0d91bd71508d466f dc91befbad1e031e"),
+        (NnunetSettings(), True, "4db6aa206a0e5a3a 421573143271969f bd91392209533190"),
+    ],
+)  # fmt: skip
+def test_what_was_prepared_pre_trained_and_scored_without_cells_is_found_again(
+    backbone, is_augmented, expected
+):
+    settings = replace(
+        SETTINGS,
+        backbone=backbone,
+        augmentation=AugmentationSettings(enabled=is_augmented),
+        cell=CellSettings(node_width=0.5, start="matched", form="added"),
+    )
+    assert list(keys(job("no_cell", "no_cell", settings=settings)).values()) == expected.split()
+
+
+def test_jobs_may_share_a_backbone_and_retrain_a_cell_with_several_seeds():
+    def with_seeds(seed, pretrain=None, retrain=None):
+        settings = replace(
+            SETTINGS,
+            pretrain=replace(SETTINGS.pretrain, seed=pretrain),
+            retrain=replace(SETTINGS.retrain, seed=retrain),
+        )
+        return full_keys(job(settings=settings, seed=seed))
+
+    one, other = with_seeds(0, pretrain=7), with_seeds(1, pretrain=7)
+    assert one["pretrain"] == other["pretrain"] == with_seeds(7)["pretrain"]
+    assert one["search"] != other["search"]
+    again = with_seeds(0, retrain=5)
+    assert again["search"] == with_seeds(0)["search"]
+    assert again["retrain"] != with_seeds(0)["retrain"]
+    assert with_seeds(3, retrain=3) == with_seeds(3)
+
+
+def test_a_later_setting_of_the_cell_is_in_the_key_of_a_retraining_only_where_it_differs():
+    plain_cell = keys(job("random", "random"))["retrain"]
+    for changes in ({"node_width": 0.5}, {"start": "matched"}):
+        changed = replace(SETTINGS, cell=replace(SETTINGS.cell, **changes))
+        assert keys(job("random", "random", settings=changed))["retrain"] != plain_cell
+    settings = stage_tasks(job("random", "random"), SOURCE, {})[2].settings["cell"]
+    assert set(settings) == {"n_nodes", "partial_channels", "second_input", "form"}
+
+
+def given(arm, seed=0, cell=None):
+    """The genotype that a control with settings retrains."""
+    settings = replace(SETTINGS, pruner=arm, cell=cell or SETTINGS.cell)
+    control = "uniform" if isinstance(arm, UniformCellSettings) else "random"
+    one = Job(
+        dataset="acdc",
+        backbone="unet",
+        pruner="arm",
+        seed=seed,
+        settings=settings,
+        control=control,
+    )
+    return stage_tasks(one, SOURCE, {})[-1].genotype
+
+
+def test_a_numbered_draw_is_the_same_cell_for_every_seed():
+    assert given(RandomCellSettings(draw=4), seed=0) == given(RandomCellSettings(draw=4), seed=1)
+    assert given(RandomCellSettings(draw=4)) != given(RandomCellSettings(draw=5))
+    assert given(RandomCellSettings(), seed=0) != given(RandomCellSettings(), seed=1)
+    assert given(RandomCellSettings(draw=1)) == given(None, seed=1)
+
+
+def test_a_random_cell_draws_from_the_operations_it_names():
+    names = ("sep_conv_3x3", "skip_connect")
+    for draw in range(5):
+        levels = json.loads(given(RandomCellSettings(draw=draw, operations=names)))["levels"]
+        assert {operation for _, _, operation in levels[0]} <= set(names)
+    with pytest.raises(ConfigError, match="operations must be among"):
+        RandomCellSettings(operations=("sep_conv_9x9",))
+
+
+def test_a_uniform_cell_must_name_an_operation_that_does_something():
+    levels = json.loads(given(UniformCellSettings(operation="skip_connect")))["levels"]
+    assert {operation for _, _, operation in levels[0]} == {"skip_connect"}
+    for wrong in ("none", "sep_conv"):
+        with pytest.raises(ConfigError, match="operation must be among"):
+            UniformCellSettings(operation=wrong)
 
 
 def test_all_pruners_and_controls_share_one_pre_training():

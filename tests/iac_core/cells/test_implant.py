@@ -37,9 +37,9 @@ def moved_after_a_step(network, parameters):
     }
 
 
-@pytest.mark.parametrize("form", ["replace", "residual"])
-def test_a_weight_step_of_the_search_moves_no_frozen_tensor(form):
-    supernet = Supernet(backbone(), CellSettings(n_nodes=2, form=form), seed=0)
+@pytest.mark.parametrize("join", ["replace", "added", "residual"])
+def test_a_weight_step_of_the_search_moves_no_frozen_tensor(join):
+    supernet = Supernet(backbone(), CellSettings(n_nodes=2), seed=0, join=join)
     moved = moved_after_a_step(supernet, supernet.implant.cell_parameters())
     assert moved
     assert not [name for name in moved if "backbone" in name]

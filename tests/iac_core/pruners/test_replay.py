@@ -14,9 +14,16 @@ from iac_core.pruners import OPERATION_PRUNERS, build_pruner
 from iac_core.pruners.epoch_cost import MeasuredEpochs, fit_epoch_cost
 from iac_core.pruners.fixed_schedule import FixedScheduleSettings
 from iac_core.pruners.genotype_stability import GenotypeStabilitySettings
+from iac_core.pruners.js_absolute import JsAbsoluteSettings
 from iac_core.pruners.js_stability import JsStabilitySettings
 from iac_core.pruners.no_pruning import NoPruningSettings
-from iac_core.pruners.replay import NotReplayableError, Trajectory, agreement, replay
+from iac_core.pruners.replay import (
+    NotReplayableError,
+    RecordedEvidence,
+    Trajectory,
+    agreement,
+    replay,
+)
 from results.trajectory_arrays import arrays_of
 
 RECORDS = Path(__file__).parents[3] / "benchmarks" / "records" / "acdc_claims"
@@ -74,7 +81,7 @@ def test_the_first_removal_is_that_of_the_search_that_was_run(tables, backbone, 
         },
     )
     assert full.genotype().to_json() == job["genotype"]
-    found = replay(full, build_pruner(JsStabilitySettings()))
+    found = replay(full, build_pruner(JsAbsoluteSettings(living_edges_only=False)))
     live = job_of(tables["jobs"], backbone, "js_stability", seed)
     events = tables["events"][tables["events"]["job_id"] == live["job_id"]]
     first = events[events["epoch"] == events["epoch"].min()]
@@ -97,7 +104,9 @@ def test_without_a_removal_everything_is_exact_and_the_genotype_is_the_full_one(
     assert found.n_epochs == 40
     assert found.epoch_equivalents == 40
     assert found.genotype == full.genotype()
-    stopped = replay(full, build_pruner(GenotypeStabilitySettings(patience_epochs=3)))
+    stopped = replay(
+        full, build_pruner(GenotypeStabilitySettings(patience_epochs=3, min_live_edge_share=0.0))
+    )
     assert stopped.is_exact
     assert stopped.is_whole
     assert stopped.n_epochs < 40
@@ -135,15 +144,58 @@ def test_a_record_shorter_than_the_search_says_so():
     ],
 )
 def test_what_changes_the_training_from_its_first_epoch_is_refused(pace):
-    settings = JsStabilitySettings(pace=pace)
+    settings = JsAbsoluteSettings(living_edges_only=False, pace=pace)
     with pytest.raises(NotReplayableError, match=r"pace\.\w+ must be that of the recorded search"):
         replay(trajectory(), build_pruner(settings))
 
 
 def test_the_recorded_warm_up_by_its_number_is_no_change():
-    same = JsStabilitySettings(pace=SearchPace(alpha_warmup_epochs=0))
+    same = JsAbsoluteSettings(living_edges_only=False, pace=SearchPace(alpha_warmup_epochs=0))
     found = replay(trajectory(), build_pruner(same))
-    assert found.events == replay(trajectory(), build_pruner(JsStabilitySettings())).events
+    assert (
+        found.events
+        == replay(trajectory(), build_pruner(JsAbsoluteSettings(living_edges_only=False))).events
+    )
+
+
+def recorded_evidence(n_epochs=40, n_edges=5):
+    """Four steps an epoch that all speak for operation 3, and an edge that is never alive."""
+    steps = np.zeros((n_edges, 8))
+    steps[:, 3] = -1.0
+    n = 4.0 * np.arange(1, n_epochs + 1)
+    products = steps[:, :, None] * steps[:, None, :]
+    alive_since = np.full((1, n_edges), 32)
+    alive_since[0, 2] = -1
+    return RecordedEvidence(
+        gradient_sum=(n[:, None, None, None] * steps).astype(np.float32),
+        gradient_products=(n[:, None, None, None, None] * products).astype(np.float32),
+        edge_gradient_sum=np.zeros((n_epochs, 1, n_edges), dtype=np.float32),
+        edge_gradient_products=np.zeros((n_epochs, 1, n_edges, n_edges), dtype=np.float32),
+        n_alpha_steps=n.astype(np.int64),
+        alive_since=alive_since,
+        bound=4.6,
+    )
+
+
+RULES = JsStabilitySettings(window_epochs=1, patience_epochs=1, noise_factor=1e9)
+
+
+def test_evidence_is_replayed_with_the_life_that_it_had_then():
+    found = replay(replace(trajectory(), evidence=recorded_evidence()), build_pruner(RULES))
+    # Alive from step 32 on, which is the end of epoch 7.
+    assert found.first_removal_epoch == 7
+    assert found.active[-1, 0, 2].all()
+    assert found.active[-1, 0, [0, 1, 3, 4], 3].all()
+    assert not found.active[-1, 0, [0, 1, 3, 4]].all(axis=-1).any()
+
+
+@pytest.mark.parametrize(
+    "settings", [RULES, JsAbsoluteSettings(), GenotypeStabilitySettings(patience_epochs=3)]
+)
+def test_a_record_from_before_evidence_is_refused_to_those_that_ask_for_it(settings):
+    with pytest.raises(NotReplayableError, match="needs a record with sums of alpha's gradients"):
+        replay(trajectory(), build_pruner(settings))
+    assert replay(replace(trajectory(), evidence=recorded_evidence()), build_pruner(settings))
 
 
 @pytest.mark.parametrize("name", ["shapley", "hessian_stop"])

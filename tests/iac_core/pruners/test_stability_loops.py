@@ -4,14 +4,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pruner_states import drive
-from stability_reference import PlainJsStability, plain_choice, plain_divergence
+from stability_reference import PlainJsAbsolute, plain_choice, plain_divergence
 
 from iac_core.cells.genotype import cell_edges, discretise
 from iac_core.config import OPERATION_NAMES
-from iac_core.pruners.js_stability import JsStability, JsStabilitySettings, window_divergence
+from iac_core.pruners.js_absolute import JsAbsolute, JsAbsoluteSettings, window_divergence
 
 RULES = st.builds(
-    JsStabilitySettings,
+    JsAbsoluteSettings,
     window_epochs=st.integers(1, 4),
     threshold=st.floats(1e-4, 0.2),
     patience_epochs=st.integers(1, 3),
@@ -34,8 +34,8 @@ def walk(seed, n_levels, n_edges, n_epochs=40):
 @settings(max_examples=60, deadline=None)
 def test_every_decision_is_that_of_the_plain_rule(rules, seed, n_levels, n_edges):
     alphas = list(walk(seed, n_levels, n_edges))
-    ours, left = drive(JsStability(rules), alphas)
-    theirs, plain_left = drive(PlainJsStability(rules), alphas)
+    ours, left = drive(JsAbsolute(rules), alphas)
+    theirs, plain_left = drive(PlainJsAbsolute(rules), alphas)
     assert [decision.reasons for decision in ours] == [decision.reasons for decision in theirs]
     assert (left == plain_left).all()
 

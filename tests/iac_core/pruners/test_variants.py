@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from pruner_states import drive, state
 
+from iac_core.config import SearchPace
 from iac_core.errors import ConfigError
+from iac_core.pruners.evidence import blank_evidence
 from iac_core.pruners.fixed_schedule import FixedSchedule, FixedScheduleSettings
 from iac_core.pruners.genotype_stability import GenotypeStability, GenotypeStabilitySettings
 from iac_core.pruners.hessian_stop import HessianStop, HessianStopSettings
@@ -49,6 +51,31 @@ def test_a_genotype_that_stands_ends_the_search_and_prunes_nothing():
     assert active.all()
     assert len(decisions) == 8 + 5
     assert decisions[-1].reasons[0].rule == "genotype_unchanged"
+
+
+def test_a_genotype_that_stands_in_a_dead_search_ends_nothing():
+    dead = blank_evidence((1, 5, 8), 4.6)
+    still = [np.zeros((1, 5, 8))] * 20
+    decisions, _ = drive(GenotypeStability(GenotypeStabilitySettings()), still, evidence=dead)
+    assert len(decisions) == 20
+    blind = GenotypeStability(GenotypeStabilitySettings(min_live_edge_share=0.0))
+    decisions, _ = drive(blind, still, evidence=dead)
+    assert len(decisions) == 11
+    assert not blind.needs_evidence
+
+
+def test_a_fixed_schedule_can_prune_edges_too_at_a_pace_of_its_own():
+    pace = SearchPace(start_share=0.5)
+    pruner = FixedSchedule(FixedScheduleSettings(every_epochs=2, prune_edges=True, pace=pace))
+    assert pruner.pace == pace
+    betas = [np.array([[0.0, 0.0, 2.0, 1.0, 3.0]])] * 40
+    decisions, active = drive(pruner, moving_alphas(40), beta_history=betas)
+    lost = [r for d in decisions for r in d.reasons if r.rule == "fixed_schedule_edge"]
+    assert [reason.edge for reason in lost] == [3]
+    assert np.flatnonzero(active[0, 3]).tolist() == [0]
+    assert active[0, [0, 1, 2, 4], 1:].any(axis=-1).all()
+    assert decisions[-1].stop
+    assert (active.sum(axis=-1) == 1).all()
 
 
 def eigenvalue_states(values):

@@ -5,7 +5,7 @@ from iac_core.backbones import build_backbone
 from iac_core.backbones.unet import UNetSettings
 from iac_core.config import CellSettings, SearchPace, SearchSettings
 from iac_core.errors import ConfigError
-from iac_core.pruners.js_stability import JsStability, JsStabilitySettings
+from iac_core.pruners.js_absolute import JsAbsolute, JsAbsoluteSettings
 from iac_core.training.search import Search
 
 
@@ -13,7 +13,7 @@ def make(room, pace):
     network = build_backbone(UNetSettings(widths=(8, 16)), n_channels=1, n_classes=4, seed=0)
     return Search(
         network,
-        JsStability(JsStabilitySettings(pace=pace)),
+        JsAbsolute(JsAbsoluteSettings(pace=pace)),
         room,
         CellSettings(n_nodes=2),
         SearchSettings(epochs=20, batch_size=4, steps_per_epoch=8, alpha_warmup_epochs=15),

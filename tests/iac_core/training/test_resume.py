@@ -20,7 +20,8 @@ from iac_core.config import (
     SearchSettings,
 )
 from iac_core.errors import SearchError, StopRequested
-from iac_core.pruners.js_stability import JsStability, JsStabilitySettings
+from iac_core.pruners.evidence import GRADIENT_SUMS
+from iac_core.pruners.js_absolute import JsAbsolute, JsAbsoluteSettings
 from iac_core.seeding import numpy_generator
 from iac_core.training.pretrain import pretrain, train_longer
 from iac_core.training.retrain import retrain
@@ -50,7 +51,11 @@ def backbone():
 
 
 def eager_pruner():
-    return JsStability(JsStabilitySettings(window_epochs=1, patience_epochs=1, threshold=0.5))
+    return JsAbsolute(
+        JsAbsoluteSettings(
+            window_epochs=1, patience_epochs=1, threshold=0.5, living_edges_only=False
+        )
+    )
 
 
 def comparable(curve):
@@ -103,6 +108,7 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(make_room, name, stop_at,
     resumed, state = TRAININGS[name](make_room("stopped", augmentation=views))
     assert comparable(resumed.curve) == comparable(calm.curve)
     assert (resumed.best_epoch, resumed.best_dice) == (calm.best_epoch, calm.best_dice)
+    assert resumed.start_dice == calm.start_dice
     for key, value in calm.state.items():
         assert torch.equal(resumed.state[key], value)
     assert all(torch.equal(state[key], value) for key, value in calm_state.items())
@@ -114,10 +120,14 @@ def run_search(room, settings=SEARCH, cell=CELL, pruner=None):
 
 def assert_same_search(one, other):
     assert one.genotype == other.genotype
-    for name in ("alpha", "beta", "importance", "active", "jsd"):
+    for name in ("alpha", "beta", "importance", "active", "jsd", *GRADIENT_SUMS, "n_alpha_steps"):
         assert np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
     assert comparable(one.curve) == comparable(other.curve)
     assert comparable(one.events) == comparable(other.events)
+    assert one.looks == other.looks
+    assert np.array_equal(one.contribution, other.contribution)
+    assert np.array_equal(one.evidence.alive_since, other.evidence.alive_since)
+    assert np.array_equal(one.evidence.gradient_products, other.evidence.gradient_products)
 
 
 @pytest.mark.parametrize(
@@ -153,13 +163,13 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(make_room):
     assert not np.array_equal(other.alpha[-1], one.alpha[-1], equal_nan=True)
 
 
-@pytest.mark.parametrize("form", ["replace", "residual"])
-def test_a_whole_search_moves_no_tensor_of_the_backbone(make_room, form):
+@pytest.mark.parametrize("join", ["replace", "added", "residual"])
+def test_a_whole_search_moves_no_tensor_of_the_backbone(make_room, join):
     network = backbone()
     network(torch.randn(4, 1, 32, 32))
     before = copy.deepcopy(network.state_dict())
-    cell = CellSettings(n_nodes=2, form=form)
-    search(network, eager_pruner(), make_room(), cell=cell, settings=SEARCH, seed=0)
+    settings = replace(SEARCH, join=join)
+    search(network, eager_pruner(), make_room(), cell=CELL, settings=settings, seed=0)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
@@ -203,7 +213,7 @@ def test_a_lower_precision_trains_and_keeps_weights_in_float32(make_room):
     assert np.isfinite([entry["train_loss"] for entry in record.curve]).all()
 
 
-class Reviver(JsStability):
+class Reviver(JsAbsolute):
     """Breaks the contract: gives back what it took."""
 
     def decide(self, state):
@@ -213,14 +223,14 @@ class Reviver(JsStability):
         return Decision(keep=keep)
 
 
-class Emptier(JsStability):
+class Emptier(JsAbsolute):
     def decide(self, state):
         keep = state.active.copy()
         keep[0, 0] = False
         return Decision(keep=keep)
 
 
-class Starver(JsStability):
+class Starver(JsAbsolute):
     def decide(self, state):
         keep = state.active.copy()
         keep[0, 0, 1:] = False
@@ -232,7 +242,7 @@ class Starver(JsStability):
 )
 def test_a_pruner_that_breaks_its_contract_is_named(make_room, pruner, rule):
     with pytest.raises(SearchError, match=rule):
-        run_search(make_room(), pruner=pruner(JsStabilitySettings()))
+        run_search(make_room(), pruner=pruner(JsAbsoluteSettings()))
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_with_its_epoch(make_room):

@@ -1,0 +1,96 @@
+"""How a cell should sit in its skip: ``python -m benchmarks.forms TABLES``.
+
+Reads the tables of sweeps/forms_screen.yaml and compares widths of nodes, starts and forms of the
+retraining on validation patients. The winner, by a rule that was set before the sweep ran, is the
+form with the highest validation Dice over all its cells and seeds.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from results.store import read_table
+
+FORM = ["config_cell_node_width", "config_cell_start", "config_cell_form"]
+PAPERS = (0.25, "plain", "replace")
+"""Width of nodes, start and form as the papers read."""
+
+
+def compared(jobs: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per form, best first.
+
+    Args:
+        jobs: Table ``jobs`` of the sweep.
+
+    Returns:
+        Columns: ``dice`` (mean validation Dice of all cells and seeds), ``gain`` (Dice points over
+        the papers' reading, mean over seeds), ``low`` and ``high`` (95 % interval of the gain,
+        Student's t over seeds), ``sd_cells`` (deviation between cells, each the mean of its
+        seeds), ``sd_seeds`` (deviation between seeds within a cell), ``to_backbone`` (Dice points
+        over the backbone alone), ``kept_start`` (share of retrainings that returned their start),
+        ``n``.
+    """
+    done = jobs[jobs["status"] == "done"]
+    backbone = done[done["pruner"] == "no_cell"].set_index("seed")["val_dice"]
+    cells = done[~done["pruner"].str.startswith("no_cell")]
+    by_seed = cells.pivot_table(index="seed", columns=FORM, values="val_dice")
+    rows = []
+    for form, part in cells.groupby(FORM):
+        means = part.groupby("pruner")["val_dice"].mean()
+        within = part.groupby("pruner")["val_dice"].std()
+        gains = 100 * (by_seed[form] - by_seed[PAPERS])
+        low, high = _interval(gains)
+        rows.append(
+            {
+                **dict(zip(("node_width", "start", "form"), form, strict=True)),
+                "dice": part["val_dice"].mean(),
+                "gain": gains.mean(),
+                "low": low,
+                "high": high,
+                "sd_cells": 100 * means.std(),
+                "sd_seeds": 100 * within.mean(),
+                "to_backbone": 100 * (by_seed[form] - backbone).mean(),
+                "kept_start": (part["best_retrain_epoch"] == -1).mean(),
+                "n": len(part),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("dice", ascending=False, ignore_index=True)
+
+
+def _interval(values: pd.Series) -> tuple[float, float]:
+    """95 % interval of a mean by Student's t; NaN for fewer than two values."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.sem())
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def main() -> None:
+    """Print a row per form and per cell of the best one, then the winner as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", type=Path, help="folder of the sweep's tables")
+    jobs = read_table(parser.parse_args().tables / "jobs.parquet", "jobs")
+    rows = compared(jobs)
+    with pd.option_context("display.width", 160, "display.max_columns", None):
+        print(rows.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+        cells = jobs.pivot_table(index="pruner", columns=FORM, values="val_dice")
+        print(cells.to_string(float_format=lambda value: f"{value:.3f}"))
+    best = rows.iloc[0]
+    print(
+        json.dumps(
+            {
+                "name": "forms",
+                "winner": {name: best[name] for name in ("node_width", "start", "form")},
+                "gain": round(float(best["gain"]), 2),
+                "n": int(rows["n"].sum()),
+                "unit": "Dice points over the papers' reading, validation patients",
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Rows of a search's liveness and of a retraining's start, read from stages in a store."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from orchestrator.rows import job_tables
+from orchestrator.session import open_sweep
+from workers.stages import CURVE, EVENTS, TRAJECTORY
+from workers.tasks import stage_tasks
+
+PROVENANCE = {"device": "cpu", "n_threads": 1, "host": "h", "versions": {}, "commit": ""}
+GENOTYPE = '{"n_nodes":2,"levels":[[[0,2,"skip_connect"],[1,2,"none"]]]}'
+SEARCH = {
+    "genotype": GENOTYPE, "search_s": 1.0, "search_epochs": 6, "search_epochs_full": 6,
+    "search_exclusive": True, "search_other_load": 0.0,
+}  # fmt: skip
+LOOKS = [
+    {
+        "look": number, "alpha_step": 8 * 2**number, "epoch": number + 1, "level": 0, "edge": edge,
+        "evidence": 2.5 + number, "bound": 3.0, "is_alive": number == 1, "entropy_bits": 2.9,
+    }
+    for number in range(2)
+    for edge in range(3)
+]  # fmt: skip
+
+
+@pytest.fixture
+def session(write_sweep, tmp_path):
+    return open_sweep(write_sweep("[none]"), {}, tmp_path / "runs", needs_data=True)
+
+
+@pytest.fixture
+def tables(session):
+    """A function that puts a search and a retraining into the store and returns the rows."""
+    state = session.plan().states[0]
+    search = next(task for task in state.tasks if task.kind == "search")
+    tasks = stage_tasks(state.job, search.source, {search.key: GENOTYPE})
+    retrain = next(task for task in tasks if task.kind == "retrain")
+
+    def rows(search_outcome, search_files, retrain_outcome):
+        _finish(session.store, search, search_outcome, search_files | {EVENTS: b"[]"})
+        _finish(session.store, retrain, retrain_outcome, {CURVE: b"[]"})
+        return job_tables(tasks, session.store, sweep="s")
+
+    return rows
+
+
+def _finish(store, task, outcome, files):
+    attempt = store.begin(task.kind, task.key, device="cpu")
+    for name, content in files.items():
+        (attempt.folder / name).write_bytes(content)
+    attempt.finish(settings={}, outcome=outcome, provenance=PROVENANCE)
+
+
+def trajectory():
+    shape = (6, 1, 3, 2)
+    arrays = {name: np.zeros(shape) for name in ("alpha", "importance")}
+    arrays |= {name: np.zeros(shape[:3]) for name in ("beta", "jsd", "beta_jsd")}
+    arrays |= {
+        name: np.zeros(6, dtype=np.int64)
+        for name in ("n_weight_steps", "n_architecture_steps", "n_scored_slices")
+    }
+    content = io.BytesIO()
+    np.savez(
+        content,
+        edges=np.array([[0, 2], [1, 2], [0, 3]]),
+        operations=np.array(["none", "skip_connect"]),
+        active=np.ones(shape, dtype=bool),
+        **arrays,
+    )
+    return content.getvalue()
+
+
+def test_a_search_leaves_a_row_per_look_and_edge(tables):
+    outcome = SEARCH | {
+        "search_is_alive": True, "live_edge_share": 1.0, "cell_contribution": 0.4,
+    }  # fmt: skip
+    liveness = json.dumps({"looks": LOOKS, "contribution": [0.4, 0.6]}).encode()
+    found = tables(
+        outcome,
+        {TRAJECTORY: trajectory(), "liveness.json": liveness},
+        {"best_epoch": -1, "start_validation_dice": 0.71},
+    )
+    rows, job = found["liveness"], found["jobs"].iloc[0]
+    assert len(rows) == 6
+    assert set(rows["search_key"]) == {job["search_key"]}
+    assert rows["alpha_step"].tolist() == [8, 8, 8, 16, 16, 16]
+    assert rows["is_alive"].tolist() == [False] * 3 + [True] * 3
+    assert rows["entropy_bits"].tolist() == [2.9] * 6
+    assert (job["search_is_alive"], job["live_edge_share"], job["cell_contribution"]) == (
+        True, 1.0, 0.4,
+    )  # fmt: skip
+    assert (job["best_retrain_epoch"], job["start_val_dice"]) == (-1, 0.71)
+    assert bool(job["retrain_kept_start"])
+    assert len(found["trajectories"]) == 36
+
+
+def test_a_later_epoch_is_not_the_start(tables):
+    found = tables(
+        SEARCH,
+        {TRAJECTORY: trajectory()},
+        {"best_epoch": 0, "start_validation_dice": 0.71},
+    )
+    assert found["jobs"]["retrain_kept_start"].tolist() == [False]
+
+
+def test_a_search_without_alpha_has_no_trajectory_and_no_looks(tables):
+    outcome = SEARCH | {
+        "search_is_alive": False, "live_edge_share": None, "cell_contribution": 0.1,
+    }  # fmt: skip
+    found = tables(outcome, {}, {"best_epoch": 3, "start_validation_dice": 0.5})
+    assert len(found["trajectories"]) == len(found["liveness"]) == 0
+    job = found["jobs"].iloc[0]
+    assert not bool(job["search_is_alive"])
+    assert found["jobs"]["live_edge_share"].isna().all()
+
+
+def test_stages_of_an_older_version_say_nothing(tables):
+    found = tables(SEARCH, {TRAJECTORY: trajectory()}, {"best_epoch": 3})
+    assert len(found["liveness"]) == 0
+    names = ["search_is_alive", "live_edge_share", "cell_contribution"]
+    assert found["jobs"][[*names, "start_val_dice", "retrain_kept_start"]].isna().all(axis=None)
+    assert found["jobs"]["best_retrain_epoch"].tolist() == [3]
