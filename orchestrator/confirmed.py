@@ -71,7 +71,8 @@ class CellOutcome:
         dice_loss: The same of the full search's network, minus this.
         search_s: Seconds of the search.
         search_epochs: Epochs of the search.
-        epoch_equivalents: Epochs of the full search that they cost, counted in operations.
+        epoch_equivalents: Epochs of the full search that they cost, counted in operations; in
+            seconds for a search without alpha.
         genotype: What was found.
     """
 
@@ -112,18 +113,27 @@ def outcome_of(
         reference_dice: Validation Dice of the full search's network.
     """
     tasks = {task.kind: task for task in state.tasks}
-    search = read_search(store, tasks["search"])
-    assert search is not None
+    record = store.record("search", tasks["search"].key)
+    assert record is not None
+    search, search_s = read_search(store, tasks["search"]), float(record.outcome["search_s"])
     dice = validation_dice(store, tasks["evaluate"])
     return CellOutcome(
         cell=cell.label,
         val_dice=dice,
         dice_loss=reference_dice - dice,
-        search_s=search.search_s,
-        search_epochs=search.n_epochs,
-        epoch_equivalents=float(search.active.mean(axis=(1, 2, 3)).sum()),
-        genotype=search.genotype.to_json(),
+        search_s=search_s,
+        search_epochs=int(record.outcome["search_epochs"]),
+        epoch_equivalents=_epochs_of(cell, search_s)
+        if search is None
+        else search.epoch_equivalents,
+        genotype=str(record.outcome["genotype"]),
     )
+
+
+def _epochs_of(cell: GridCell, search_s: float) -> float:
+    """Epochs of the full search that take as long as a search that has no such epochs."""
+    assert cell.full is not None, "a cell that a trial is judged on has a full search"
+    return search_s * cell.full.n_epochs / cell.full.search_s
 
 
 def objectives_of(outcomes: Sequence[CellOutcome], settings: StudySettings) -> dict[str, float]:

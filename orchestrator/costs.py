@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +19,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from iac_core.backbones.nnunet_unet import NnunetSettings
+from iac_core.training.searches import SEARCHES, SearchKind
 from results.errors import ResultsError
 from results.store import read_table
 from workers.job import Job, plain
@@ -294,10 +295,21 @@ def work_of(kind: str, sections: Mapping[str, Any], size: int, data: DataSize) -
     if settings is None:  # nnU-Net's own training, whose epochs have a fixed number of steps
         return Work(rounds=float(sections.get("backbone", {}).get("epochs", 1)), per_round=1.0)
     per_round = _or_none(data.n_training_slices)
+    searched = search_kind_of(sections) if kind == "search" else None
+    if searched is not None:
+        n_slices = math.nan if per_round is None else per_round
+        units = searched.n_slices(sections["pruner"], settings, n_slices)
+        return Work(per_round=None if math.isnan(units) else units, pixels=pixels)
     if settings["steps_per_epoch"] is not None:
         passes = 2.0 if kind == "search" else 1.0  # a step of alpha beside every step of weights
         per_round = passes * settings["steps_per_epoch"] * settings["batch_size"]
     return Work(rounds=float(settings["epochs"]), per_round=per_round, pixels=pixels)
+
+
+def search_kind_of(sections: Mapping[str, Any]) -> SearchKind | None:
+    """Return the search of a stage's settings; None for that of an operation pruner."""
+    name = sections.get("pruner_type")
+    return next((kind for kind in SEARCHES.values() if kind.settings.__qualname__ == name), None)
 
 
 def _or_none(number: int | None) -> float | None:
@@ -320,6 +332,8 @@ def question_of(
     sections = {
         "pretrain": None if by_nnunet else plain(settings.pretrain),
         "search": plain(settings.search),
+        "pruner": plain(settings.pruner),
+        "pruner_type": type(settings.pruner).__qualname__,
         "retrain": plain(settings.retrain),
         "backbone": plain(settings.backbone),
     }
@@ -437,8 +451,10 @@ def observations_of_tables(folder: Path) -> Iterator[Observation]:
         kind, seconds = str(stage["kind"]), float(stage["seconds"])
         if int(stage["attempt"] or 1) > 1:  # resumed: the last attempt is only the rest
             seconds = _number(row.get(f"{kind}_s")) or 0.0
-        if seconds > 0:
-            question = _question_of_row(kind, row)
+        question = _question_of_row(kind, row)
+        # Work that is counted in slices of a data set of unknown size says nothing of a rate.
+        is_counted = question.work.per_round is not None or not _search_of_row(row)
+        if seconds > 0 and (kind != "search" or is_counted):
             yield Observation(of=question, seconds=seconds, key=str(stage["key"]))
 
 
@@ -453,6 +469,7 @@ def _question_of_row(kind: str, row: Mapping[Any, Any]) -> Question:
     if row["backbone"] == "nnunet":
         sections["pretrain"] = None
         sections["backbone"] = {"epochs": _number(row.get("config_backbone_epochs")) or 1.0}
+    sections |= _search_of_row(row)
     pruner = str(row["pruner"])
     device = "" if pd.isna(row["device"]) else str(row["device"])
     if kind == "prepare" and is_gpu(device):  # the row's device is that of the trainings
@@ -469,6 +486,16 @@ def _question_of_row(kind: str, row: Mapping[Any, Any]) -> Question:
             kind, sections, int(_number(row.get("config_prepare_size")) or 0), DataSize()
         ),
     )
+
+
+def _search_of_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Settings of the search that is no operation pruner, if the row's is one."""
+    for kind in SEARCHES.values():
+        columns = {field.name: f"config_pruner_{field.name}" for field in fields(kind.settings)}
+        if all(not pd.isna(row.get(column)) for column in columns.values()):
+            settings = {name: _number(row[column]) for name, column in columns.items()}
+            return {"pruner": settings, "pruner_type": kind.settings.__qualname__}
+    return {}
 
 
 def _number(value: object) -> float | None:

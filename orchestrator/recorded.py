@@ -65,6 +65,11 @@ class RecordedSearch:
         return float(self.seconds.sum())
 
     @property
+    def epoch_equivalents(self) -> float:
+        """Epochs of the full search that its own cost, counted in operations."""
+        return float(self.active.mean(axis=(1, 2, 3)).sum())
+
+    @property
     def first_removal_epoch(self) -> int | None:
         """Epoch after which the first operation went; None if all stayed to the end."""
         short = np.flatnonzero(~self.active.all(axis=(1, 2, 3)))
@@ -97,7 +102,7 @@ class RecordedSearch:
 
 
 def read_search(store: StageStore, task: StageTask) -> RecordedSearch | None:
-    """Return a finished search, or None if the stage is not whole.
+    """Return a finished search, or None if the stage is not whole or the search has no alpha.
 
     Args:
         store: Where stages lie.

@@ -19,6 +19,7 @@ from iac_core.pruners.replay import (
     agreement,
     replay,
 )
+from iac_core.training.searches import search_kind
 from orchestrator.recorded import GridCell, RecordedSearch, cost_of_epochs
 from orchestrator.spec import changed_settings
 from orchestrator.sweep_file import read_scalar
@@ -53,6 +54,11 @@ class ReplayRoom:
         Raises:
             NotReplayableError: If what it decides on was not recorded.
         """
+        if search_kind(settings) is not None:
+            raise NotReplayableError(
+                "a replay must be of an operation pruner, got a search of another kind, which "
+                "does not look at alpha; run it"
+            )
         found = replay(self.trajectory, build_pruner(settings))
         n = found.n_epochs
         full = self.full

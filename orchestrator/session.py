@@ -14,6 +14,7 @@ from iac_core.data.fingerprint import fingerprint
 from iac_core.data.splits import make_split
 from iac_core.errors import ConfigError, DataError, Problem
 from iac_core.pruners import OPERATION_PRUNERS
+from iac_core.training.searches import SEARCHES
 from iac_core.types import SegmentationDataset
 from orchestrator.expand import Expansion, expand
 from orchestrator.plan import Plan, make_plan
@@ -110,7 +111,10 @@ def tables() -> Tables:
     return Tables(
         layouts=tuple(DATASETS),
         backbones={name: entry.Settings for name, entry in BACKBONES.items()},
-        pruners={name: entry.Settings for name, entry in OPERATION_PRUNERS.items()},
+        pruners={
+            **{name: entry.Settings for name, entry in OPERATION_PRUNERS.items()},
+            **{name: kind.settings for name, kind in SEARCHES.items()},
+        },
         controls={name: CONTROL_SETTINGS.get(name) for name in CONTROLS},
     )
 

@@ -10,11 +10,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from iac_core.errors import ConfigError
-from iac_core.pruners import OPERATION_PRUNERS
 from orchestrator.confirmed import DICE_LOSS, is_feasible
 from orchestrator.expand import is_on_cell
 from orchestrator.recorded import grid_cells
-from orchestrator.session import Session
+from orchestrator.session import Session, tables
 from orchestrator.study import cells_judged_on, open_storage, proposal_again, study_of
 from orchestrator.study_settings import check_study
 from orchestrator.sweep_file import read_sweep_file, sweep_text
@@ -187,7 +186,7 @@ def _numbered(study: optuna.Study, number: int) -> FrozenTrial:
 
 
 def _type_of(session: Session, pruner: str) -> str:
-    """The operation pruner that a name of the sweep stands for."""
+    """The operation pruner or search that a name of the sweep stands for."""
     settings = session.spec.pruners[pruner]
-    kinds = [name for name, entry in OPERATION_PRUNERS.items() if entry.Settings is type(settings)]
-    return kinds[0]
+    known = tables().pruners
+    return next(name for name, entry in known.items() if entry is type(settings))

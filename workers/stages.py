@@ -35,6 +35,7 @@ from iac_core.training.fit import FitResult, TrainingRoom, evaluation_mode
 from iac_core.training.pretrain import pretrain, train_longer
 from iac_core.training.retrain import retrain
 from iac_core.training.search import search
+from iac_core.training.searches import SearchKind, search_kind
 from iac_core.types import Reporter
 from workers.provenance import OtherLoad
 from workers.stage_store import CHECKPOINT, StageStore, write_json
@@ -158,6 +159,9 @@ def pretrain_stage(room: StageRoom) -> Outcome:
 
 def search_stage(room: StageRoom) -> Outcome:
     """Search a cell for the trained backbone."""
+    kind = search_kind(room.task.job.settings.pruner)
+    if kind is not None:
+        return _search_of_kind(room, kind)
     job, data = room.task.job, room.data()
     load = OtherLoad()
     record = search(
@@ -199,6 +203,35 @@ def search_stage(room: StageRoom) -> Outcome:
         "alpha_learning_rate": record.alpha_learning_rate,
         "search_exclusive": room.is_exclusive,
         "search_other_load": load.share(),
+    }
+
+
+def _search_of_kind(room: StageRoom, kind: SearchKind) -> Outcome:
+    """Search by something else than an operation pruner: there is no trajectory of alpha."""
+    job, data = room.task.job, room.data()
+    load = OtherLoad()
+    found = kind.run(
+        _trained_backbone(room, data),
+        job.settings.pruner,
+        room.training_room(data, room.split(data)),
+        cell=job.settings.cell,
+        search=job.settings.search,
+        seed=job.seed,
+    )
+    genotype = found.genotype.to_json()
+    (room.folder / GENOTYPE).write_text(genotype, encoding="utf-8")
+    files = {EVENTS: found.events, CURVE: found.curve, **found.files()}
+    for name, content in files.items():
+        write_json(room.folder / name, content)
+    return {
+        "genotype": genotype,
+        "search_s": found.search_s,
+        "search_epochs": len(found.curve),
+        "search_epochs_full": len(found.curve),
+        "n_steps_per_epoch": found.n_steps,
+        "search_exclusive": room.is_exclusive,
+        "search_other_load": load.share(),
+        **found.outcome(),
     }
 
 

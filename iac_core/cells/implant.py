@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from numpy import ndarray
 from torch import Tensor, nn
 
 from iac_core.backbones.interface import Adapter, Backbone, SkipSite, cell_norm, fit_to
@@ -188,6 +189,33 @@ class Supernet(nn.Module):
                 skip, second, mixing[..., row, :, :], weights[..., row, :]
             )
             return out
+
+        return apply_cell
+
+    def path_from_features(
+        self,
+        features: Sequence[Tensor],
+        size: Sequence[int],
+        path: Bool[ndarray, "levels edges ops"],
+    ) -> Float[Tensor, "b k h w"]:
+        """Return logits with a part of the operations alone, at the cost of that part.
+
+        Args:
+            features: Of a batch, finest first, the bottleneck last.
+            size: Height and width of the images.
+            path: Operations of each architecture, see `SearchCell.forward_path`.
+        """
+        return self.implant.decode(features, size, self.path_function(path))
+
+    def path_function(
+        self, path: Bool[ndarray, "levels edges ops"]
+    ) -> Callable[[int, Tensor, Tensor], Tensor]:
+        """Return the cells with a part of their operations alone."""
+
+        def apply_cell(level: int, skip: Tensor, second: Tensor) -> Tensor:
+            cell = self.implant.cells[level]
+            assert isinstance(cell, SearchCell)
+            return cell.forward_path(skip, second, path[0 if len(path) == 1 else level])
 
         return apply_cell
 

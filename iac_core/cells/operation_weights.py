@@ -6,6 +6,7 @@ stage, so that the weights of all branches that run together are one block witho
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -115,12 +116,17 @@ class WeightLayout:
 
     def places_in(self, other: "WeightLayout") -> Int[Tensor, " n"]:
         """Return where each of these weights lies in a layout of more operations."""
-        theirs: dict[tuple[int, int], list[slice]] = {}
-        for edge, column, place, _ in other.tensors():
-            theirs.setdefault((edge, column), []).append(place)
-        places = torch.empty(self.size, dtype=torch.int64)
-        taken = {key: iter(value) for key, value in theirs.items()}
+        theirs = other.by_operation
+        places = np.empty(self.size, dtype=np.int64)
+        for key, ours in self.by_operation.items():
+            for place, source in zip(ours, theirs[key], strict=True):
+                places[place] = np.arange(source.start, source.stop)
+        return torch.from_numpy(places)
+
+    @cached_property
+    def by_operation(self) -> dict[tuple[int, int], list[slice]]:
+        """Places of the kernels of each ``(edge, column)``, in the order of their application."""
+        found: dict[tuple[int, int], list[slice]] = {}
         for edge, column, place, _ in self.tensors():
-            source = next(taken[edge, column])
-            places[place] = torch.arange(source.start, source.stop)
-        return places
+            found.setdefault((edge, column), []).append(place)
+        return found

@@ -33,6 +33,9 @@ from iac_core.cells.plane_dag import mixed_dag
 from iac_core.cells.tensor_dag import mixed_dag_of_tensors
 from iac_core.config import CellSettings
 
+_MOST_PATHS = 16
+"""Plans of paths that a cell keeps: a path is scored on many batches, then rarely seen again."""
+
 
 class SearchCell(nn.Module):
     """The mixed cell of one skip level.
@@ -99,17 +102,62 @@ class SearchCell(nn.Module):
                 for one in (importance, edge_weights)
             )
         coefficients = importance * edge_weights[:, :, None]
-        n_groups = len(importance)
+        return self._nodes(skip, second, coefficients, edge_weights, self.weights, self.plan)
+
+    def forward_path(
+        self,
+        skip: Float[Tensor, "b c h w"],
+        second: Float[Tensor, "b c2 h w"],
+        path: Bool[ndarray, "edges ops"],
+    ) -> Float[Tensor, "b c h w"]:
+        """Return the output of a part of the operations, at the cost of that part.
+
+        Every operation and edge has weight 1, so that a node is the plain sum of what the path
+        leads into it, as in `iac_core.cells.discrete_cell`. Weights outside the path get a
+        gradient of 0.
+
+        Args:
+            skip: Encoder feature.
+            second: Second input, of the same spatial size.
+            path: Operations of the path, a subset of the live ones.
+        """
+        plan, places = self._path(path)
+        n_groups = len(skip) if self.norm == "instance" else 1
+        ones = skip.new_ones((n_groups, *path.shape), dtype=self.weights.dtype)
+        return self._nodes(skip, second, ones, ones[:, :, 0], self.weights[places], plan)
+
+    def _nodes(
+        self,
+        skip: Tensor,
+        second: Tensor,
+        coefficients: Tensor,
+        edge_weights: Tensor,
+        weights: Tensor,
+        plan: DagPlan,
+    ) -> Tensor:
         first, other = (
-            layer(feature, n_groups).to(self.weights.dtype)
+            layer(feature, len(coefficients)).to(self.weights.dtype)
             for layer, feature in zip(self.inputs, (skip, second), strict=True)
         )
         dag = mixed_dag
         if skip.device.type != "cpu" or self.twice_differentiable:
             dag = mixed_dag_of_tensors
-        nodes = dag(first, other, coefficients, edge_weights, self.weights, self.plan)
+        nodes = dag(first, other, coefficients, edge_weights, weights, plan)
         out: Tensor = self.output(nodes)
         return out
+
+    def _path(self, path: Bool[ndarray, "edges ops"]) -> tuple[DagPlan, Tensor]:
+        """Plan of a path, and where its weights lie; the latest few are kept."""
+        key = str(self.weights.device), path.tobytes()
+        if key not in self._paths:
+            assert not (path & ~self.live).any(), "a path consists of live operations"
+            layout = WeightLayout(path, self.edges, self.operation_names, self.n_active_channels)
+            plan = DagPlan(path, self.edges, self.operation_names, self.n_nodes, layout)
+            places = layout.places_in(self.layout).to(self.weights.device)
+            while len(self._paths) >= _MOST_PATHS:
+                del self._paths[next(iter(self._paths))]
+            self._paths[key] = plan, places
+        return self._paths[key]
 
     def prune(
         self, keep: Bool[ndarray, "edges ops"], optimiser: torch.optim.Optimizer | None
@@ -127,3 +175,4 @@ class SearchCell(nn.Module):
             self.live, self.edges, self.operation_names, self.n_active_channels
         )
         self.plan = DagPlan(self.live, self.edges, self.operation_names, self.n_nodes, self.layout)
+        self._paths: dict[tuple[str, bytes], tuple[DagPlan, Tensor]] = {}

@@ -253,7 +253,7 @@ class Search:
         self.evidence = EvidenceMeter(self.architecture, n_alpha_epochs * self.n_steps)
         self.progress = _Progress()
         self.losses = torch.zeros(2, device=room.device)
-        _compile_kernels()
+        compile_kernels()
 
     @property
     def is_over(self) -> bool:
@@ -655,7 +655,7 @@ class Search:
         )
 
 
-def _compile_kernels() -> None:
+def compile_kernels() -> None:
     """Have the CPU's kernels compiled before seconds are counted; once on a machine, then cached.
 
     A tiny cell passes through all of them.
