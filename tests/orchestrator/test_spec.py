@@ -72,7 +72,12 @@ BAD = [
     ("seed: [0, 1]", "seed: []", 10, "must be a list"),
     ("      seed: [0, 1]\n", "", 6, "must have the axis seed"),
     ("seed: [0, 1]", "seed: [0]\n      cell.from: [replace]", 11, "did you mean 'cell.form'"),
-    ("seed: [0, 1]", "seed: [0]\n      cell.form: [replaced]", 11, "'replace' or 'residual'"),
+    (
+        "seed: [0, 1]",
+        "seed: [0]\n      cell.form: [replaced]",
+        11,
+        "'replace', 'added' or 'residual'",
+    ),
     ("seed: [0, 1]", "seed: [0]\n      search.epochs: [50, 0]", 11, "epochs must be at least 1"),
     ("epochs: 60", "epochz: 60", 12, "did you mean 'epochs'"),
     ("epochs: 60", "epochs: '60'", 12, "must be a whole number, got '60'"),
