@@ -225,7 +225,7 @@ def _axis(change: str) -> tuple[str, list[Any]]:
     field, equals, values = change.partition("=")
     if not equals or not field or not values:
         raise ConfigError(
-            f"--vary must be FIELD=VALUE,VALUE,…, got {change!r}; for example threshold=1e-3,2e-3"
+            f"--vary must be FIELD=VALUE,VALUE,…, got {change!r}; for example patience_epochs=1,3"
         )
     return field, [read_scalar(value) for value in values.split(",")]
 

@@ -48,10 +48,11 @@ class JsStabilitySettings:
     Attributes:
         window_epochs: W; the means of two adjacent windows of this length are compared (row 18).
         noise_factor: c; a settled edge diverges at most this much more than a random walk. The
-            default is the 99th percentile of that ratio under Adam on symmetric noise with W = 5,
-            4 steps an epoch and 8 operations, as ``python -m benchmarks.liveness`` prints it:
-            noise alone keeps a decided operation for 1 epoch in 100. It is above 1 since Adam's
-            first moment makes successive epochs alike, which s² leaves out.
+            default is the 99th percentile (6.85, rounded up) of that ratio under Adam on symmetric
+            noise with W = 5, 4 steps an epoch and 8 operations, as ``python -m
+            benchmarks.liveness`` prints it: noise alone keeps a decided operation for 1 epoch in
+            100. It is above 1 since Adam's first moment makes successive epochs alike, which s²
+            leaves out.
         patience_epochs: P; an edge is pruned after so many settled epochs in a row with the same
             best operation and something to lose.
         max_share: At most this share of an edge's operations goes at once (row 23).

@@ -104,17 +104,17 @@ def test_values_of_settings_are_combined_and_checked(finished):
 def test_the_command_prints_what_is_known_and_writes_every_cell(finished):
     command = [sys.executable, "-m", "orchestrator", "replay", str(finished.spec.path)]
     done = subprocess.run(
-        [*command, "--runs", str(finished.runs_dir), "--vary", "patience_epochs=1,2"],
+        [*command, "--runs", str(finished.runs_dir), "--vary", "max_share=0.3,0.5"],
         capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "js_stability[patience_epochs=2]" in done.stdout
+    assert "js_stability[max_share=0.5]" in done.stdout
     assert "Known: the first removal" in done.stdout
     assert "1 of 2 full searches are not finished" in done.stdout
     assert "not replayed: js_stability_fast" in done.stderr
     table = pd.read_csv(finished.run_dir / "replay.csv")
-    assert list(table["pruner"]) == [f"js_stability[patience_epochs={value}]" for value in (1, 2)]
-    assert table["real_epochs"].notna().tolist() == [True, False]
+    assert list(table["pruner"]) == [f"js_stability[max_share={value}]" for value in (0.3, 0.5)]
+    assert table["real_epochs"].notna().tolist() == [False, True]
     done = subprocess.run(
         [*command, "--runs", str(finished.runs_dir), "--pruner", "random"],
         capture_output=True, text=True, check=False, cwd=ROOT,

@@ -169,6 +169,7 @@ class WeakestEvery:
 
     Settings: ClassVar = WeakestEverySettings
     pace = SearchPace()
+    needs_evidence = False
 
     def __init__(self, settings):
         self.settings = settings
