@@ -11,8 +11,7 @@ steps each,
   planted operation, and the median and 90th percentile, over edges, of the architecture steps
   until half of the other operations are gone (inf: never).
 
-A search that removes anything under noise follows noise. `js_stability_fast` starts with half of
-an epoch's steps, so its searches have 8 steps an epoch at a ratio of 0.3.
+A search that removes anything under noise follows noise.
 
 The second table is what `noise_factor` rests on: percentiles, over edges and epochs, of the
 divergence between two windows over that of a random walk, with Adam on symmetric noise.
@@ -57,7 +56,7 @@ class NoiseSetting:
 
 NOISE_SETTINGS = (
     NoiseSetting(window_epochs=5, n_steps=4, rate=0.03),  # js_stability
-    NoiseSetting(window_epochs=2, n_steps=2, rate=0.06),  # js_stability_fast
+    NoiseSetting(window_epochs=2, n_steps=4, rate=0.06),  # js_stability_fast
     NoiseSetting(window_epochs=5, n_steps=2, rate=0.03),
     NoiseSetting(window_epochs=5, n_steps=16, rate=0.009),
     NoiseSetting(window_epochs=2, n_steps=4, rate=0.03),
@@ -132,10 +131,8 @@ def row_of(name: str, n: int) -> dict[str, float | None]:
     for scenario, gradients in SCENARIOS:
         planted = gradients.law == "planted"
         settings = OPERATION_PRUNERS[name].Settings()
-        share = build_pruner(settings).pace.start_share
-        n_steps = round(N_STEPS / share) if gradients.snr < 1 and planted else N_STEPS
         found = [
-            simulate(build_pruner(settings), gradients, seed=seed, n_steps=n_steps)
+            simulate(build_pruner(settings), gradients, seed=seed, n_steps=N_STEPS)
             for seed in range(max(2, n // 10) if planted else n)
         ]
         row |= {

@@ -94,20 +94,19 @@ class JsStabilitySettings:
 class JsStabilityFastSettings(JsStabilitySettings):
     """The settings that aim at the shortest search: other defaults, the same rules (our choice).
 
-    A short warm-up with a faster alpha, short windows, edges too, and first epochs on half of the
-    slices. The noise factor is the same percentile with W = 2, 2 steps an epoch and that rate.
+    A short warm-up with a faster alpha, short windows, and edges go too. Epochs keep all their
+    steps: evidence grows with the steps of alpha, and shorter ones leave a weak signal without it.
+    The noise factor is the same percentile with W = 2 and that rate.
     """
 
     window_epochs: int = 2
-    noise_factor: float = 12.0
+    noise_factor: float = 9.0
     patience_epochs: int = 1
     stop_operations: int = 2
     stop_patience_epochs: int = 2
     prune_edges: bool = True
     pace: SearchPace = field(
-        default_factory=lambda: SearchPace(
-            alpha_warmup_epochs=2, alpha_rate_factor=2.0, start_share=0.5
-        )
+        default_factory=lambda: SearchPace(alpha_warmup_epochs=2, alpha_rate_factor=2.0)
     )
 
 

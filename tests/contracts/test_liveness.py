@@ -52,11 +52,6 @@ def run(name, law, *, seeds, snr=0.0, noise=RECORDED_NOISE, n_steps=4, search=No
     ]
 
 
-def steps_of_epoch(name, wanted=4):
-    """Steps of a whole epoch of which the pruner's first epochs run as many as wanted."""
-    return round(wanted / make(name).pace.start_share)
-
-
 def test_the_known_pruners_are_held_to_it():
     assert {"js_stability", "js_stability_fast", "js_absolute"} <= set(ASK_FOR_EVIDENCE)
     assert {"js_stability", "js_stability_fast"} <= set(DECIDE_BY_EVIDENCE)
@@ -132,7 +127,7 @@ def share_found(found, within):
 @pytest.mark.parametrize(("snr", "within"), [(0.3, 800), (1.0, 150)])
 @pytest.mark.parametrize("name", DECIDE_BY_EVIDENCE)
 def test_a_planted_operation_is_kept_and_half_of_the_others_go_in_time(name, snr, within):
-    found = run(name, "planted", snr=snr, seeds=range(10), n_steps=steps_of_epoch(name))
+    found = run(name, "planted", snr=snr, seeds=range(10))
     kept, in_time = share_found(found, within)
     assert kept >= 0.95
     assert in_time >= 0.9
@@ -169,7 +164,7 @@ def test_endless_drift_removes_nothing_from_an_edge_that_is_not_alive(name):
 
 @pytest.mark.parametrize("name", DECIDE_BY_EVIDENCE)
 def test_the_planted_half_of_the_edges_is_pruned_and_the_noisy_half_is_not(name):
-    found = run(name, "half_planted", snr=0.3, seeds=range(10), n_steps=steps_of_epoch(name))
+    found = run(name, "half_planted", snr=0.3, seeds=range(10))
     kept, in_time = share_found(found, 800)
     assert kept >= 0.95
     assert in_time >= 0.9
