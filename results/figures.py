@@ -74,7 +74,8 @@ def svg_drawn_by(draw: Callable[[], Any], width: float = 0.0) -> str:
 def jsd_trajectories(trajectories: pd.DataFrame, events: pd.DataFrame) -> str:
     """Draw the divergence of every edge over the epochs, one panel per search that has one.
 
-    Dots mark the epochs at which an edge lost operations; the dashed line is the threshold.
+    Dots mark the epochs at which an edge lost operations; the dashed line is the threshold of a
+    rule that has one for all edges.
     """
     searches = [
         (key, part)
@@ -249,7 +250,8 @@ def _draw_jsd(axis: Axes, part: pd.DataFrame, events: pd.DataFrame) -> None:
         values = shown["jsd"].astype(float)
         axis.plot(shown["epoch"], values, lw=0.9, alpha=0.8)
         pruned = events[(events["level"] == edge[0]) & (events["edge"] == edge[1])]
-        axis.scatter(pruned["epoch"], pruned["value"], s=12, color="black", zorder=3)
+        dots = shown[shown["epoch"].isin(pruned["epoch"])]
+        axis.scatter(dots["epoch"], dots["jsd"].astype(float), s=12, color="black", zorder=3)
     thresholds = events.loc[
         events["rule"].isin(["js_absolute", "js_stability"]), "threshold"
     ].dropna()

@@ -471,7 +471,7 @@ def _illustrations(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> li
         Illustration(
             name="jsd",
             caption="Jensen–Shannon divergence of every edge between adjacent windows of epochs. "
-            "Dots: an edge lost operations. Dashed: the threshold.",
+            "Dots: an edge lost operations. Dashed: the threshold of an absolute rule.",
             svg=jsd_trajectories(trajectories, events),
         ),
     ]
