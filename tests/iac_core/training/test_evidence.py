@@ -9,7 +9,7 @@ import torch
 from iac_core.backbones import build_backbone
 from iac_core.backbones.unet import UNetSettings
 from iac_core.cells.architecture import ArchitectureParameters
-from iac_core.cells.implant import ADDED_GATE_START
+from iac_core.cells.implant import FIRST_GATE
 from iac_core.config import CellSettings, SearchSettings
 from iac_core.pruners.fixed_schedule import FixedSchedule, FixedScheduleSettings
 from iac_core.pruners.no_pruning import NoPruning, NoPruningSettings
@@ -144,7 +144,7 @@ def test_a_record_says_what_happened_at_every_look(make_room):
 
 
 @pytest.mark.parametrize(
-    ("join", "start"), [("replace", None), ("added", ADDED_GATE_START), ("residual", 0.0)]
+    ("join", "start"), [("replace", None), ("added", FIRST_GATE["added"]), ("residual", 0.0)]
 )
 def test_the_join_is_the_searchs_own_and_says_what_a_cell_contributes(make_room, join, start):
     run = make(make_room(), settings=replace(SEARCH, join=join))
