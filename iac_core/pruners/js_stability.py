@@ -14,6 +14,7 @@ operation importances; low-importance operations go step by step). The rule is o
 `iac_core.pruners.js_absolute` compares the divergence with an absolute threshold.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -57,8 +58,9 @@ class JsStabilitySettings:
             best operation and something to lose.
         max_share: At most this share of an edge's operations goes at once (row 23).
         min_operations: An edge keeps at least this many.
-        stop_operations: The search may end once every living edge has at most this many
-            operations, at least 90 % of the edges being alive …
+        stop_operations: The search may end once enough edges have at most this many operations,
+            at least 90 % of them being alive …
+        stop_edge_share: … enough being this share of all edges …
         stop_patience_epochs: … and the genotype has not changed for this many epochs.
         prune_edges: Whether a node whose edges are all alive loses edges by the same rule with
             the gradients of beta, until two are left. An edge that is lost keeps ``none`` alone,
@@ -73,6 +75,7 @@ class JsStabilitySettings:
     max_share: float = 0.5
     min_operations: int = 1
     stop_operations: int = 3
+    stop_edge_share: float = 0.9
     stop_patience_epochs: int = 10
     prune_edges: bool = False
     pace: SearchPace = field(default_factory=SearchPace)
@@ -87,6 +90,11 @@ class JsStabilitySettings:
             stop_patience_epochs=self.stop_patience_epochs,
         )
         require_positive(noise_factor=self.noise_factor)
+        require(
+            0 < self.stop_edge_share <= 1,
+            "stop_edge_share must be above 0, at most 1",
+            self.stop_edge_share,
+        )
         require(0 < self.max_share < 1, "max_share must be between 0 and 1", self.max_share)
 
 
@@ -94,15 +102,16 @@ class JsStabilitySettings:
 class JsStabilityFastSettings(JsStabilitySettings):
     """The settings that aim at the shortest search: other defaults, the same rules (our choice).
 
-    A short warm-up with a faster alpha, short windows, and edges go too. Epochs keep all their
-    steps: evidence grows with the steps of alpha, and shorter ones leave a weak signal without it.
-    The noise factor is the same percentile with W = 2 and that rate.
+    A short warm-up with a faster alpha, short windows, and edges go too. It may end once half of
+    the eight operations are gone. Epochs keep all their steps: evidence grows with the steps of
+    alpha, and shorter ones leave a weak signal without it. The noise factor is the same percentile
+    with W = 2 and that rate.
     """
 
     window_epochs: int = 2
     noise_factor: float = 9.0
     patience_epochs: int = 1
-    stop_operations: int = 2
+    stop_operations: int = 4
     stop_patience_epochs: int = 2
     prune_edges: bool = True
     pace: SearchPace = field(
@@ -265,12 +274,19 @@ class JsStability:
     def _stop_reason(
         self, keep: Bool[ndarray, "levels edges ops"], state: SearchState
     ) -> Reason | None:
-        """Say whether the search is over; dead edges hold up no search that is alive."""
-        counts = keep.sum(axis=-1)
+        """Say whether the search is over.
+
+        The few edges that may be dead in a search that is alive do not hold it up, nor do as many
+        that stay open; but while a living edge is open, not everything is decided.
+        """
+        counts = np.sort(keep.sum(axis=-1), axis=None)
+        most = counts[-1]
         if state.evidence.live_edge_share >= MIN_LIVE_EDGE_SHARE:
-            counts = counts[state.evidence.is_alive]
+            n_counted = math.ceil(self.settings.stop_edge_share * counts.size)
+            is_open = (keep.sum(axis=-1) > self.settings.min_operations) & state.evidence.is_alive
+            most = max(counts[n_counted - 1], (self.settings.min_operations + 1) * is_open.any())
         return self._genotype.stop_reason(
-            int(counts.max()),
+            int(most),
             min_operations=self.settings.min_operations,
             stop_operations=self.settings.stop_operations,
             patience_epochs=self.settings.stop_patience_epochs,

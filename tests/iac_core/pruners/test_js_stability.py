@@ -73,6 +73,30 @@ def test_a_dead_edge_is_never_pruned_and_holds_up_no_search_that_is_alive():
     assert active[0, 5].all()
 
 
+def test_one_open_edge_of_fourteen_does_not_hold_up_a_search_whose_genotype_stands():
+    """Operation 5 of edge 5 rises for good against the other weak ones, so it never settles."""
+    generator = np.random.default_rng(0)
+    shape = (1, 14, 8)
+    moving = []
+    for epoch in range(40):
+        logits = 0.001 * generator.normal(size=shape)
+        logits[..., BEST] += 0.1
+        logits[0, 5, 5] += 0.1 * epoch
+        moving.append(logits)
+    alpha_sum = np.zeros(shape)
+    alpha_sum[..., BEST] = -1.0
+    against = equal_gradients(alpha_sum, np.zeros((1, 14)))
+    waits = replace(EAGER, stop_patience_epochs=2)
+    decisions, active = drive(JsStability(waits), moving, evidence=against)
+    assert active[0, 5].all()
+    assert len(decisions) < 20
+    assert decisions[-1].reasons[-1].rule == "genotype_unchanged"
+    decisions, _ = drive(
+        JsStability(replace(waits, stop_edge_share=1.0)), moving, evidence=against
+    )
+    assert not any(decision.stop for decision in decisions)
+
+
 def test_an_edge_that_moves_waits_whatever_the_evidence():
     """Operation 5 rises against the other weak ones: their order is not settled."""
     generator = np.random.default_rng(0)
