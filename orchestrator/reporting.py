@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -13,8 +13,10 @@ from orchestrator.expand import is_on_cell
 from orchestrator.session import Session
 from orchestrator.tracking import BackgroundTracker, FinishedJob, FinishedTrial, Tracker
 from results.collect import collect
+from results.declared import Declaration
 from results.report import ReportPaths, write_report
 from results.transfer import TunedArm
+from workers.places import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +120,40 @@ def report_sweep(session: Session, tracking_uri: str | None) -> ReportPaths:
         expected_jobs=expected,
         tuned=tuned_arms(session),
         study=study,
+        declared=Declaration(
+            claims=session.spec.compare, n_jobs_done=_jobs_done_at_declaration(session)
+        ),
     )
+
+
+def note_declaration(session: Session, n_jobs_done: int) -> None:
+    """Keep how many jobs were done when the sweep's claims were first seen as they are now.
+
+    Args:
+        session: The sweep.
+        n_jobs_done: Jobs that are done now.
+    """
+    if not session.spec.compare or _jobs_done_at_declaration(session) is not None:
+        return
+    noted = {"claims": _claims(session), "n_jobs_done": n_jobs_done}
+    session.run_dir.mkdir(parents=True, exist_ok=True)
+    write_file(_declared(session), json.dumps(noted, indent=1).encode())
+
+
+def _jobs_done_at_declaration(session: Session) -> int | None:
+    try:
+        noted = json.loads(_declared(session).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return int(noted["n_jobs_done"]) if noted.get("claims") == _claims(session) else None
+
+
+def _claims(session: Session) -> list[dict[str, str]]:
+    return [asdict(claim) for claim in session.spec.compare]
+
+
+def _declared(session: Session) -> Path:
+    return session.run_dir / "declared.json"
 
 
 def tuned_arms(session: Session) -> list[TunedArm]:
@@ -163,7 +198,8 @@ def report_if_stale(session: Session, *, is_changed: bool) -> ReportPaths:
     paths = ReportPaths(
         markdown=folder / "report.md", latex=folder / "report.tex", html=folder / "report.html"
     )
-    jobs = json.dumps(sorted(job.job_id for job in session.expansion.jobs))
+    ids = sorted(job.job_id for job in session.expansion.jobs)
+    jobs = json.dumps([*ids, *_claims(session)])
     is_same = note.exists() and note.read_text(encoding="utf-8") == jobs
     if is_changed or not is_same or not paths.html.exists():
         paths = report_sweep(session, None)

@@ -54,12 +54,13 @@ def run_session(session: Session, how: RunOptions) -> bool:
     Returns:
         Whether no job and no trial of the study failed, as far as they were run.
     """
-    from orchestrator.reporting import open_tracking, report_if_stale
+    from orchestrator.reporting import note_declaration, open_tracking, report_if_stale
     from orchestrator.tracking import FinishedJob
 
     found = session.plan()
     out.print(f"{session.spec.name}: {len(found.states)} jobs")
     out.print(plan_table(found))
+    note_declaration(session, sum(state.is_done for state in found.states))
     with open_tracking(session, patience_s=_PATIENCE_WITH_ANOTHER_WRITER_S) as tracking:
 
         def on_job_end(end: JobEnd) -> None:

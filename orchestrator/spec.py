@@ -30,6 +30,7 @@ from iac_core.types import SegmentationDataset
 from orchestrator.resources import ResourceSettings
 from orchestrator.study_settings import Range, StudySettings, TunedSettings
 from orchestrator.sweep_file import Place, SweepFile, read_sweep_file
+from results.declared import Claim
 from workers.job import content_hash, plain
 from workers.places import is_root
 
@@ -62,6 +63,7 @@ _SWEEP_KEYS = (
     "store",
     "study",
     "tuned",
+    "compare",
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
@@ -177,6 +179,7 @@ class SweepSpec:
         split_contents: Split file → hash of its content.
         study: What Optuna tunes; None is nothing.
         tuned: Value of the pruner axis → the study that its settings come from.
+        compare: The family of claims that verdicts are given on.
     """
 
     path: Path
@@ -195,6 +198,7 @@ class SweepSpec:
     split_contents: Mapping[str, str] = field(default_factory=dict)
     study: StudySettings | None = None
     tuned: Mapping[str, TunedSettings] = field(default_factory=dict)
+    compare: tuple[Claim, ...] = ()
 
     def with_setting(self, stages: Mapping[str, Any], name: str, value: object) -> dict[str, Any]:
         """Return stage settings with one dotted setting replaced; ranges are checked again."""
@@ -290,6 +294,7 @@ class _Reader:
         searched = {name: value for name, value in pruners.items() if name not in controls}
         study = self._study(axes, searched)
         tuned = self._tuned(searched)
+        compare = self._compare(list(pruners))
         if self.problems:
             ordered = sorted(self.problems, key=lambda problem: int(problem.place or 0))
             raise SweepError(ordered, datasets)
@@ -310,7 +315,35 @@ class _Reader:
             split_contents=contents,
             study=study,
             tuned=tuned,
+            compare=compare,
         )
+
+    def _compare(self, pruners: Sequence[str]) -> tuple[Claim, ...]:
+        """The declared claims, each once, between arms of the grid."""
+        raw = self.file.sweep.get("compare")
+        if raw is None:
+            return ()
+        if not isinstance(raw, list):
+            example = "write `- {arm: js_stability, reference: none, kind: not_inferior}`"
+            self._problem(("compare",), "compare must be a list of claims", raw, example)
+            return ()
+        found: list[Claim] = []
+        for index, entry in enumerate(raw):
+            place: Place = ("compare", index)
+            claim = self._parsed(place, Claim, entry)
+            if claim is None:
+                continue
+            for key in ("arm", "reference"):
+                if getattr(claim, key) not in pruners:
+                    self._unknown((*place, key), getattr(claim, key), pruners, f"a claim's {key}")
+            if claim.arm == claim.reference:
+                rule = "a claim must compare two different arms"
+                self._problem(place, rule, entry, "name another reference")
+            if claim in found:
+                rule = "a claim must stand once: each one makes the others harder to show"
+                self._problem(place, rule, entry, "remove it")
+            found.append(claim)
+        return tuple(found)
 
     def _tuned(self, pruners: Mapping[str, object | None]) -> dict[str, TunedSettings]:
         """Where arms come from whose settings a study chose."""
@@ -596,7 +629,7 @@ class _Reader:
         """The settings, or None with the problems noted."""
         if not isinstance(value, dict):
             self._problem(
-                place, f"{place[-1]} must be a mapping", value, "write `name: value` lines"
+                place, f"{_label(place)} must be a mapping", value, "write `name: value` lines"
             )
             return None
         try:
@@ -612,10 +645,10 @@ class _Reader:
         name = ".".join(str(part) for part in detail["loc"])
         if kind == "unexpected_keyword_argument":
             known = [entry.name for entry in fields(_settings_at(settings, detail["loc"][:-1]))]
-            self._unknown(where, detail["loc"][-1], known, f"a key of {place[-1]}")
+            self._unknown(where, detail["loc"][-1], known, f"a key of {_label(place)}")
         elif kind == "missing":
             self._problem(
-                where, f"{place[-1]} must have the key {name}", given, f"add `{name}: ...`"
+                where, f"{_label(place)} must have the key {name}", given, f"add `{name}: ...`"
             )
         elif kind == "value_error":
             rule, _, value = str(detail["ctx"]["error"]).rpartition(", got ")
@@ -623,7 +656,9 @@ class _Reader:
         else:
             rule = detail["msg"].removeprefix("Input should be ").replace("valid ", "")
             rule = rule.replace("a integer", "a whole number")
-            self._problem(where, f"{name or place[-1]} must be {rule}", given, "correct the value")
+            self._problem(
+                where, f"{name or _label(place)} must be {rule}", given, "correct the value"
+            )
 
     def _key_named(self, place: Place, rule: str) -> Place:
         """The key that a rule begins with, if the file has it there."""
@@ -638,6 +673,12 @@ def _required(settings: type) -> list[str]:
         for entry in fields(settings)
         if entry.default is MISSING and entry.default_factory is MISSING
     ]
+
+
+def _label(place: Place) -> str:
+    """What a message calls a place: its key, or the number of a list's entry."""
+    last = place[-1]
+    return f"entry {last + 1} of {place[-2]}" if isinstance(last, int) else last
 
 
 def _settings_at(settings: type, loc: Sequence[str | int]) -> type:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from results.statistics.pairs import is_replicate
+
 QUIET_LOAD = 0.25
 """A search counts as alone if other processes used less than this share of the machine's CPUs."""
 _FULL_SEARCH = "none"
@@ -59,15 +61,17 @@ def mean_over_seeds(values: pd.Series) -> Mean:
 def varying_settings(jobs: pd.DataFrame) -> list[str]:
     """Return the ``config_*`` columns that a grid varies beside its four named axes.
 
-    Settings of backbones and pruners vary with their axis and do not count; nor do the fold and
-    the seed of the split, which are replicates as seeds are.
+    Settings of backbones and pruners vary with their axis and do not count; nor does what repeats
+    a job: the split and the seeds of pre-training and retraining.
     """
-    named = ("config_backbone_", "config_pruner_", "config_split_fold", "config_split_seed")
+    named = ("config_backbone_", "config_pruner_")
     columns = [name for name in jobs.columns if name.startswith("config_")]
     return [
         name
         for name in columns
-        if not name.startswith(named) and jobs[name].astype(str).nunique(dropna=False) > 1
+        if not name.startswith(named)
+        and not is_replicate(name)
+        and jobs[name].astype(str).nunique(dropna=False) > 1
     ]
 
 

@@ -23,7 +23,9 @@ from results.aggregate import (
     varying_settings,
 )
 from results.agreement import agreement_table
-from results.comparison import MARGIN, comparison_table
+from results.comparison import claims_table, with_verdicts
+from results.comparison_section import comparison_sections, p_value
+from results.declared import Declaration
 from results.figures import (
     cell_drawing,
     dice_against_seconds,
@@ -35,7 +37,6 @@ from results.schema import empty
 from results.section import Section
 from results.transfer import TunedArm, transfer_table
 
-_REFERENCES = ("none", "no_cell", "no_cell_longer", "random")
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_CELLS = 12
 _PRUNER_ORDER = ("no_cell", "no_cell_longer", "random", "none")
@@ -146,6 +147,7 @@ def write_report(
     expected_jobs: pd.DataFrame | None = None,
     tuned: Sequence[TunedArm] = (),
     study: StudyPages | None = None,
+    declared: Declaration | None = None,
 ) -> ReportPaths:
     """Write the report of a sweep; the same tables give the same bytes.
 
@@ -157,6 +159,7 @@ def write_report(
             that are not in the tables are shown as missing; None expects those that are there.
         tuned: Arms whose settings a study chose.
         study: What the sweep's own study has come to; None if it has none.
+        declared: The claims that the sweep declares; None is none.
     """
     jobs = _with_missing(tables["jobs"], expected_jobs)
     notes = _Notes()
@@ -171,7 +174,7 @@ def write_report(
         "subset": "" if subset == "test" else f", {subset}",
         "rows": rows,
         "notes": notes.texts,
-        "sections": [*study.sections, *sections(jobs, tables, tuned)],
+        "sections": [*study.sections, *sections(jobs, tables, tuned, declared)],
         "figures": figures,
         "counts": _counts(jobs),
         "facts": _facts(jobs, tables),
@@ -228,65 +231,36 @@ def main_table(
 
 
 def sections(
-    jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame], tuned: Sequence[TunedArm] = ()
+    jobs: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
+    tuned: Sequence[TunedArm] = (),
+    declared: Declaration | None = None,
 ) -> list[Section]:
-    """Return the tables of liveness, paired differences, tuned arms and agreement over seeds."""
+    """Return the tables of liveness, comparisons, tuned arms and agreement over seeds."""
+    declared = declared or Declaration()
     looks = tables.get("liveness", empty("liveness"))
     done = jobs[jobs["status"] == "done"]
     varying, subset = varying_settings(done), reported_subset(jobs)
     found: list[Section] = []
-    for key, part in done.groupby(varying, dropna=False) if varying else [((), done)]:
+    groups = list(done.groupby(varying, dropna=False)) if varying else [((), done)]
+    claims = with_verdicts(
+        [claims_table(part, tables["patients"], declared.claims, subset) for _, part in groups]
+    )
+    for (key, part), claimed in zip(groups, claims, strict=True):
         named = zip(varying, key, strict=True)
         title = ", ".join(
             f"{name.removeprefix('config_')} {_setting(value)}" for name, value in named
         )
         names = ArmNames(part)
         found.append(liveness_section(part, looks, title))
-        compared = pd.concat(
-            # What was a reference before is not compared a second time, the other way round.
-            comparison_table(
-                part[~part["pruner"].isin(_REFERENCES[:place])],
-                tables["patients"],
-                reference,
-                subset,
-            )
-            for place, reference in enumerate(_REFERENCES)
+        found += comparison_sections(
+            part, tables["patients"], declared, claimed, title=title, subset=subset
         )
-        found.append(_comparison_section(compared, title, subset, names))
         transfer = transfer_table(part, tables["patients"], tables["trajectories"], tuned, subset)
         found.append(_transfer_section(transfer, title, subset, names))
         agreement = agreement_table(part, tables["trajectories"])
         found.append(_agreement_section(agreement, title, names))
     return [section for section in found if section.lines]
-
-
-def _comparison_section(table: pd.DataFrame, title: str, subset: str, names: ArmNames) -> Section:
-    lines = tuple(
-        (
-            str(row["dataset"]),
-            str(row["backbone"]),
-            names.of(row["dataset"], row["backbone"], row["pruner"]),
-            names.of(row["dataset"], row["backbone"], row["reference"]),
-            f"{100 * row['difference']:+.2f}",
-            f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}",
-            _p_value(float(row["p"])),
-            str(row["n_patients"]),
-            str(row["verdict"]),
-        )
-        for _, row in table.iterrows()
-    )
-    return Section(
-        title="Differences of patient Dice" + (f" ({title})" if title else ""),
-        text=f"Dice points, arm minus reference, mean over {subset} patients (each patient's mean "
-        "over volumes, classes and seeds), with the bootstrap 95 % interval over patients and the "
-        "two-sided Wilcoxon p, not corrected for the number of comparisons. Not inferior: the "
-        f"interval lies above −{100 * MARGIN:g} point.",
-        header=(
-            *("dataset", "backbone", "arm", "reference", "difference", "95 % interval"),
-            *("p", "patients", "verdict"),
-        ),
-        lines=lines,
-    )
 
 
 def _transfer_section(table: pd.DataFrame, title: str, subset: str, names: ArmNames) -> Section:
@@ -301,7 +275,7 @@ def _transfer_section(table: pd.DataFrame, title: str, subset: str, names: ArmNa
             f"{row['dice']:.3f}",
             f"{100 * row['difference']:+.2f}",
             f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}",
-            _p_value(float(row["p"])),
+            p_value(float(row["p"])),
             f"{row['epochs']:.0f}",
             _times(row["reference_epoch_equivalents"], row["epoch_equivalents"]),
         )
@@ -325,12 +299,6 @@ def _transfer_section(table: pd.DataFrame, title: str, subset: str, names: ArmNa
 
 def _times(before: float, after: float) -> str:
     return "—" if math.isnan(before) or math.isnan(after) else f"{before / after:.1f}×"
-
-
-def _p_value(p: float) -> str:
-    if math.isnan(p):
-        return "—"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _agreement_section(table: pd.DataFrame, title: str, names: ArmNames) -> Section:

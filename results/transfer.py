@@ -53,7 +53,8 @@ def transfer_table(
         for seen, part in ((True, jobs[is_seen]), (False, jobs[~is_seen])):
             for reference in arm.references:
                 both = part[part["pruner"].isin((arm.pruner, reference))]
-                for row in comparison_table(both, patients, reference, subset).to_dict("records"):
+                pair = (arm.pruner, reference)
+                for row in comparison_table(both, patients, [pair], subset).to_dict("records"):
                     cell = both[
                         (both["dataset"] == row["dataset"]) & (both["backbone"] == row["backbone"])
                     ]

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from orchestrator.expand import expand
 from orchestrator.session import tables
 from orchestrator.spec import SweepError, load_sweep
 from orchestrator.sweep_file import read_sweep_file
+from results.declared import Claim
 
 GOOD = """\
 metadata:
@@ -50,6 +52,21 @@ def test_a_good_sweep_is_typed_and_resolved(tmp_path):
     assert spec.pruners["random"] is None
     assert spec.datasets["acdc"].path == str((tmp_path / "data").resolve())
     assert load(tmp_path, GOOD, acdc="/other").datasets["acdc"].path == "/other"
+
+
+def test_claims_are_arms_of_the_grid_and_change_no_job(tmp_path):
+    text = GOOD.replace(
+        "    resources",
+        "    compare:\n"
+        "      - {arm: js_stability, reference: none, kind: not_inferior}\n"
+        "      - {arm: patient, reference: none}\n    resources",
+    )
+    spec = load(tmp_path, text)
+    assert spec.compare == (
+        Claim(arm="js_stability", reference="none", kind="not_inferior"),
+        Claim(arm="patient", reference="none", kind="different"),
+    )
+    assert replace(spec, compare=()) == load(tmp_path, GOOD)
 
 
 def test_controls_with_settings_are_arms_of_their_own(tmp_path):
@@ -127,6 +144,22 @@ BAD = [
     ("    resources", "    exclude: [{prune: none}]\n    resources", 18, "did you mean 'pruner'"),
     ("    resources", "    include: [{pruner: none}]\n    resources", 18, "must name every axis"),
     ("    resources", "    include: none\n    resources", 18, "list of mappings"),
+    *(
+        ("    resources", f"    compare: {claims}\n    resources", 18, words)
+        for claims, words in (
+            ("none", "compare must be a list of claims"),
+            ("[none]", "entry 1 of compare must be a mapping"),
+            ("[{arm: js_stability}]", "entry 1 of compare must have the key reference"),
+            ("[{arm: js_stabilty, reference: none}]", "did you mean 'js_stability'"),
+            ("[{arm: none, reference: none}]", "two different arms"),
+            ("[{arm: none, reference: random, kind: bettter}]", "kind must be"),
+            ("[{arm: none, reference: random, king: better}]", "did you mean 'kind'"),
+            (
+                "[{arm: none, reference: random}, {arm: none, reference: random}]",
+                "a claim must stand once",
+            ),
+        )
+    ),
 ]
 
 

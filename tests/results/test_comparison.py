@@ -1,94 +1,192 @@
+"""Tables of comparisons: pairs, claims, absent predictions, Holm over the whole family."""
+
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm, wilcoxon
+from scipy.stats import ttest_1samp
 
-from results.comparison import comparison_table, paired_difference, patient_dice
+from results.comparison import (
+    claims_table,
+    comparison_table,
+    friedman_table,
+    sensitivity_table,
+    unpredicted,
+    with_verdicts,
+)
+from results.declared import Claim
 
 
-def series(values):
-    return pd.Series(values, index=[f"p{number:03d}" for number in range(len(values))])
+def rows_of(gaps, arm="js", reference="none", *, n_patients=8, noise=0.0, backbone="unet"):
+    """Jobs and patients of two arms whose searches differ by `gaps`, one per seed."""
+    generator = np.random.default_rng(0)
+    jobs, patients = [], []
+    for seed, gap in enumerate(gaps):
+        for pruner, shift in ((reference, 0.0), (arm, gap)):
+            job_id = f"{backbone}-{pruner}-{seed}"
+            jobs.append(
+                {
+                    "job_id": job_id, "dataset": "acdc", "backbone": backbone, "pruner": pruner,
+                    "seed": seed, "config_split_fold": seed, "n_val_patients": 4,
+                    "genotype": "" if pruner == "no_cell" else "{}",
+                }
+            )  # fmt: skip
+            for place in range(n_patients):
+                own = noise * generator.standard_normal() if pruner == arm else 0.0
+                patients += [
+                    {
+                        "job_id": job_id, "subset": "test", "patient_id": f"{seed}-{place}",
+                        "volume_id": f"{seed}-{place}-a", "class_name": name, "state": "ok",
+                        "dice": 0.5 + 0.01 * place + shift + own,
+                    }
+                    for name in ("lv", "rv")
+                ]  # fmt: skip
+    return pd.DataFrame(jobs), pd.DataFrame(patients)
 
 
-def test_the_interval_is_near_the_normal_one_and_the_p_is_wilcoxons():
-    generator = np.random.default_rng(1)
-    reference = generator.random(200)
-    gaps = generator.normal(0.004, 0.05, size=200)
-    found = paired_difference(series(reference + gaps), series(reference))
-    half = norm.ppf(0.975) * gaps.std(ddof=1) / np.sqrt(200)
-    assert found.mean == pytest.approx(gaps.mean())
-    assert found.low == pytest.approx(gaps.mean() - half, abs=0.001)
-    assert found.high == pytest.approx(gaps.mean() + half, abs=0.001)
-    assert found.p == pytest.approx(wilcoxon(gaps).pvalue)
-    assert found.n_patients == 200
+def judged(jobs, patients, *claims):
+    (table,) = with_verdicts([claims_table(jobs, patients, claims)])
+    return table
+
+
+def test_the_unit_is_the_search_and_the_test_is_students():
+    gaps = [0.02, 0.03, 0.025, 0.01, 0.04]
+    table = comparison_table(*rows_of(gaps), [("js", "none")])
+    (row,) = table.to_dict("records")
+    expected = ttest_1samp(gaps, 0)
+    interval = expected.confidence_interval(0.95)
+    assert row["difference"] == pytest.approx(np.mean(gaps))
+    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+    assert row["p"] == pytest.approx(expected.pvalue)
+    assert (row["n_searches"], row["n_patients"]) == (5, 40)
+
+
+def test_a_seed_that_one_arm_lost_is_left_out_of_both():
+    """Seed 1 is harder for every arm; the arm that lost it must not look better for that."""
+    jobs, patients = rows_of([0.0, 0.0])
+    hard = patients["job_id"].str.endswith("-1")
+    patients.loc[hard, "dice"] -= 0.2
+    # The folds share their test patients, as with an official test part.
+    patients["patient_id"] = patients["patient_id"].str.split("-").str[1]
+    patients["volume_id"] = patients["patient_id"]
+    lost = jobs[jobs["job_id"] != "unet-js-1"]
+    (row,) = comparison_table(lost, patients, [("js", "none")]).to_dict("records")
+    assert row["difference"] == pytest.approx(0.0, abs=1e-12)
+    assert row["n_searches"] == 1
+
+
+def test_a_correct_empty_prediction_is_not_held_against_a_false_one():
+    """Class rv is absent: js says so (undefined), none has one false voxel there (0)."""
+    jobs, patients = rows_of([-0.1] * 5)
+    absent = patients["class_name"] == "rv"
+    own = absent & patients["job_id"].str.contains("js")
+    patients.loc[own, "dice"] = np.nan
+    patients.loc[absent & ~own, "dice"] = 0.0
+    (row,) = comparison_table(jobs, patients, [("js", "none")]).to_dict("records")
+    assert row["difference"] == pytest.approx(-0.1)
+
+
+def test_retrainings_of_one_search_are_one_unit():
+    jobs, patients = rows_of([0.02, 0.04])
+    again = jobs.assign(job_id=jobs["job_id"] + "r", config_retrain_seed=1)
+    both = pd.concat([jobs.assign(config_retrain_seed=0), again])
+    more = patients.assign(job_id=patients["job_id"] + "r")
+    more.loc[more["job_id"].str.contains("js"), "dice"] += 0.02
+    scores = pd.concat([patients, more])
+    (row,) = comparison_table(both, scores, [("js", "none")]).to_dict("records")
+    assert row["n_searches"] == 2
+    assert row["difference"] == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize(
-    ("shift", "spread", "verdict"),
+    ("gaps", "kind", "verdict"),
     [
-        (0.03, 0.01, "better"),
-        (-0.002, 0.005, "not inferior"),
-        (-0.05, 0.01, "inferior"),
-        (-0.012, 0.02, "worse"),
-        (-0.01, 0.05, "undecided"),
+        ([0.02, 0.03, 0.025, 0.01, 0.04], "different", "better"),
+        ([-0.02, -0.03, -0.025, -0.01, -0.04], "different", "worse"),
+        ([0.02, 0.03, 0.025, 0.01, 0.04], "better", "better"),
+        ([-0.02, -0.03, -0.025, -0.01, -0.04], "better", "not shown"),
+        ([0.001, -0.002, 0.0, -0.001, 0.001], "not_inferior", "not inferior"),
+        ([0.001, -0.002, 0.0, -0.001, 0.001], "equivalent", "equivalent"),
+        ([0.03, 0.031, 0.029, 0.03, 0.031], "equivalent", "not shown"),
+        ([0.03, -0.08, 0.02, 0.01, -0.04], "not_inferior", "not shown"),
+        ([0.01] * 5, "different", "not shown"),
+        ([0.01] * 6, "different", "better"),
+        ([0.0] * 5, "different", "the same in every value"),
+        ([0.00003, 0.00004, 0.00003, 0.00004, 0.00003], "better", "below 0.01 points"),
+        ([0.02, 0.03, 0.025, 0.01], "different", "too few searches"),
     ],
 )
-def test_the_verdict_follows_the_interval_at_one_dice_point(shift, spread, verdict):
-    noise = np.random.default_rng(0).normal(size=40)
-    noise -= noise.mean()
-    reference = np.full(40, 0.8)
-    found = paired_difference(series(reference + shift + spread * noise), series(reference))
-    assert found.verdict == verdict
+def test_the_verdict_answers_the_claim_that_was_declared(gaps, kind, verdict):
+    table = judged(*rows_of(gaps), Claim(arm="js", reference="none", kind=kind))
+    assert list(table["verdict"]) == [verdict]
 
 
-def test_patients_that_one_arm_lacks_are_left_out_and_few_patients_decide_nothing():
-    arm, reference = series([0.5, 0.6, 0.7]), series([0.4, 0.4])
-    assert paired_difference(arm, reference).n_patients == 2
-    alone = paired_difference(arm, series([0.5]))
-    assert alone.verdict == "too few patients"
-    assert alone.mean == 0
-    assert np.isnan(paired_difference(arm, series([])).mean)
-    equal = paired_difference(arm, arm)
-    assert (equal.mean, equal.low, equal.high, equal.p) == (0, 0, 0, 1)
+def test_one_network_each_is_judged_by_patients_and_in_those_words():
+    jobs, patients = rows_of([0.05], n_patients=12, noise=0.005)
+    table = judged(jobs, patients, Claim(arm="js", reference="none"))
+    assert list(table["verdict"]) == ["these two trained networks differ"]
+    few = patients[patients["patient_id"].isin([f"0-{place}" for place in range(5)])]
+    table = judged(jobs, few, Claim(arm="js", reference="none"))
+    assert list(table["verdict"]) == ["too few patients"]
 
 
-def patient_rows(job_id, dice_of, subset="test"):
-    return [
-        {
-            "job_id": job_id, "subset": subset, "patient_id": patient, "volume_id": f"{patient}_1",
-            "class_name": name, "dice": dice,
-        }
-        for patient, by_class in dice_of.items()
-        for name, dice in by_class.items()
-    ]  # fmt: skip
+def test_there_is_no_verdict_where_a_class_is_predicted_nowhere():
+    jobs, patients = rows_of([0.02, 0.03, 0.025, 0.01, 0.04])
+    own = (patients["class_name"] == "rv") & patients["job_id"].str.contains("js")
+    patients.loc[own, "state"] = "pred_empty"
+    assert unpredicted(jobs, patients, "test") == {"js": ("rv",)}
+    table = judged(jobs, patients, Claim(arm="js", reference="none"))
+    assert list(table["verdict"]) == ["rv predicted nowhere"]
+    # One volume with a prediction is enough, and a class that no reference has is no gap.
+    patients.loc[own[own].index[0], "state"] = "ok"
+    assert unpredicted(jobs, patients, "test") == {}
+    patients.loc[own, "state"] = "both_empty"
+    assert unpredicted(jobs, patients, "test") == {}
 
 
-def test_patient_dice_averages_volumes_then_classes_then_seeds():
-    rows = [
-        *patient_rows("one", {"p1": {"lv": 0.8, "rv": 0.4}}),
-        {**patient_rows("one", {"p1": {"lv": 0.6}})[0], "volume_id": "p1_2"},
-        *patient_rows("two", {"p1": {"lv": 1.0, "rv": None}}),
-        *patient_rows("one", {"p1": {"lv": 0.0}}, subset="validation"),
-    ]
-    found = patient_dice(pd.DataFrame(rows), "test")
-    assert found["p1"] == pytest.approx(((0.7 + 0.4) / 2 + 1.0) / 2)
+def test_holm_corrects_over_all_claims_and_groups_of_the_sweep():
+    """p = 0.03 alone is a verdict; in a family of four it is none."""
+    gaps = [0.001, 0.004, 0.002, 0.0045, 0.0005]
+    claim = Claim(arm="js", reference="none")
+    jobs, patients = rows_of(gaps)
+    assert ttest_1samp(gaps, 0).pvalue == pytest.approx(0.048, abs=0.02)
+    assert list(judged(jobs, patients, claim)["verdict"]) == ["better"]
+    tables = [claims_table(jobs, patients, [claim]) for _ in range(4)]
+    judged_together = with_verdicts([*tables, pd.DataFrame()])
+    assert [list(table["verdict"]) for table in judged_together[:4]] == [["not shown"]] * 4
+    assert judged_together[0]["p_holm"][0] == pytest.approx(4 * tables[0]["p"][0])
+    assert judged_together[4].empty
 
 
-def test_arms_are_compared_over_all_folds_with_the_reference_of_their_backbone():
-    jobs = pd.DataFrame(
-        {
-            "job_id": ["n0", "n1", "j0", "j1"], "dataset": "acdc", "backbone": "unet",
-            "pruner": ["none", "none", "js", "js"],
-        }
-    )  # fmt: skip
-    rows = [
-        *patient_rows("n0", {"p1": {"lv": 0.8}}),
-        *patient_rows("n1", {"p2": {"lv": 0.6}}),
-        *patient_rows("j0", {"p1": {"lv": 0.7}}),
-        *patient_rows("j1", {"p2": {"lv": 0.7}}),
-    ]
-    table = comparison_table(jobs, pd.DataFrame(rows), "none")
-    assert list(table["pruner"]) == ["js"]
-    assert table.iloc[0]["n_patients"] == 2
-    assert table.iloc[0]["difference"] == pytest.approx(0.0, abs=1e-12)
-    assert comparison_table(jobs, pd.DataFrame(rows), "absent").empty
+def test_arms_are_compared_on_their_own_backbone_and_only_where_both_are():
+    one, two = rows_of([0.01, 0.02]), rows_of([0.03, 0.04], backbone="resnet")
+    jobs, patients = (pd.concat(parts) for parts in zip(one, two, strict=True))
+    table = comparison_table(jobs, patients, [("js", "none"), ("js", "absent")])
+    assert list(table["backbone"]) == ["resnet", "unet"]
+    assert list(table["difference"]) == pytest.approx([0.035, 0.015])
+    assert comparison_table(jobs, patients, [("js", "absent")]).empty
+
+
+def test_other_methods_stand_beside_and_the_corrected_t_is_wider():
+    jobs, patients = rows_of([0.02, 0.03, 0.025, 0.01, 0.04], noise=0.01)
+    pairs = [("js", "none")]
+    (plain,) = comparison_table(jobs, patients, pairs).to_dict("records")
+    (row,) = sensitivity_table(jobs, patients, pairs).to_dict("records")
+    for name in ("bca", "hierarchical", "mixed"):
+        assert 0 < row[name].low < plain["difference"] < row[name].high < 0.05
+    # 40 patients, 8 test and 4 validate: 28 train, so the variance is 1/5 + 8/28 instead of 1/5.
+    width = (row["corrected_t"].high - row["corrected_t"].low) / (plain["high"] - plain["low"])
+    assert width == pytest.approx(np.sqrt(1 + 5 * 8 / 28))
+    assert row["sign_flip"] == row["smallest_p"] == 1 / 16
+
+
+def test_friedman_ranks_arms_with_cells_over_the_searches_that_all_have():
+    gaps = {"a": [0.03, 0.02, 0.04, 0.05], "b": [0.01, 0.015, 0.02, 0.01], "no_cell": [0.2] * 4}
+    parts = [rows_of(values, arm) for arm, values in gaps.items()]
+    jobs = pd.concat([jobs for jobs, _ in parts]).drop_duplicates("job_id")
+    patients = pd.concat([patients for _, patients in parts])
+    (row,) = friedman_table(jobs, patients).to_dict("records")
+    assert row["n_arms"] == 3
+    assert row["n_blocks"] == 4
+    assert [arm for _, arm in row["ranks"]] == ["a", "b", "none"]
+    assert row["statistic"] == pytest.approx(8.0)  # every block agrees: n (k - 1)
+    assert friedman_table(jobs[jobs["pruner"] != "b"], patients).empty

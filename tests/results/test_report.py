@@ -5,6 +5,7 @@ import subprocess
 import pandas as pd
 import pytest
 
+from results.declared import Claim, Declaration
 from results.report import escape_latex, main_table, write_report
 from results.schema import conform, empty
 
@@ -173,12 +174,42 @@ def test_arms_are_compared_with_the_full_search_and_cells_over_seeds(tmp_path):
     dice = {"no_cell": 0.9, "none": 0.8, "js_stability": 0.795}
     paths = write_report(scored(ROWS, dice), tmp_path, sweep="s")
     text = paths.markdown.read_text()
-    assert "| js_stability | none | -0.50 | -0.50 to -0.50 |" in text
-    assert "| 8 | not inferior |" in text
+    assert "| js_stability | none | -0.50 | -0.50 to -0.50 | 0.500 | searches | 2 | 8 |" in text
     assert "| no_cell | none | +10.00 |" in text
     assert "| js_stability | 2 | 1.00 | 1.00 | — |" in text
+    assert "Declared claims" not in text
     assert "Differences of patient Dice" in paths.html.read_text()
     assert "Differences of patient Dice" in paths.latex.read_text()
+
+
+@pytest.mark.parametrize(
+    ("n_jobs_done", "words"),
+    [(0, "before any job was done"), (3, "3 jobs were done"), (None, "not on record")],
+)
+def test_declared_claims_have_verdicts_and_say_when_they_were_declared(
+    tmp_path, n_jobs_done, words
+):
+    dice = {"no_cell": 0.9, "none": 0.8, "js_stability": 0.795}
+    seeds = range(6)
+    rows = [
+        job(pruner, seed, 0.8, None if pruner == "no_cell" else 10.0)
+        for pruner in dice
+        for seed in seeds
+    ]
+    claims = (
+        Claim(arm="js_stability", reference="none", kind="not_inferior"),
+        Claim(arm="none", reference="no_cell", kind="better"),
+    )
+    declared = Declaration(claims=claims, n_jobs_done=n_jobs_done)
+    paths = write_report(scored(rows, dice), tmp_path, sweep="s", declared=declared)
+    text = paths.markdown.read_text()
+    assert "| js_stability | is not inferior | none | -0.50 | -0.50 to -0.50 |" in text
+    assert "| 6 | 8 | not inferior (few searches) |" in text
+    assert "| none | is better | no_cell | -10.00 | -10.00 to -10.00 | 1.000 |" in text
+    assert "| not shown (few searches) |" in text
+    assert words in text
+    # What was declared is not repeated among the other differences.
+    assert "| js_stability | none | -0.50 |" not in text
 
 
 @pytest.mark.slow

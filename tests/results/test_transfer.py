@@ -36,7 +36,8 @@ def tables():
             patients += [
                 {
                     **named, "subset": "test", "patient_id": f"{seed}-{place}", "class_name": "LV",
-                    "volume": "a", "dice": dice + 0.001 * place * (pruner == "tuned"),
+                    "volume_id": "a", "state": "ok",
+                    "dice": dice + 0.001 * place * (pruner == "tuned"),
                 }
                 for place in range(N_PATIENTS)
             ]  # fmt: skip

@@ -1,0 +1,215 @@
+"""The report's tables of comparisons: claims, other differences, other methods, Friedman."""
+
+import math
+
+import pandas as pd
+
+from results.comparison import (
+    comparison_table,
+    friedman_table,
+    sensitivity_table,
+)
+from results.declared import Declaration
+from results.liveness import ArmNames
+from results.section import Section
+from results.statistics.intervals import Interval
+from results.statistics.verdicts import FEW_SEARCHES, MARGIN, MIN_PATIENTS, MIN_SEARCHES
+
+_REFERENCES = ("none", "no_cell", "no_cell_longer", "random")
+_KINDS = {
+    "different": "differs",
+    "better": "is better",
+    "not_inferior": "is not inferior",
+    "equivalent": "is equivalent",
+}
+
+
+def comparison_sections(
+    jobs: pd.DataFrame,
+    patients: pd.DataFrame,
+    declared: Declaration,
+    claims: pd.DataFrame,
+    *,
+    title: str,
+    subset: str,
+) -> list[Section]:
+    """Return the tables of one group of the report.
+
+    Args:
+        jobs: Its finished jobs.
+        patients: Of all jobs.
+        declared: The sweep's family of claims.
+        claims: The group's rows of it, as `results.comparison.with_verdicts` returns them.
+        title: What the group stands for; empty if it is the only one.
+        subset: ``validation`` or ``test``.
+    """
+    names = ArmNames(jobs)
+    named = f" ({title})" if title else ""
+    of_claims = [(claim.arm, claim.reference) for claim in declared.claims]
+    others = [pair for pair in _usual_pairs(jobs) if pair not in of_claims]
+    differences = comparison_table(jobs, patients, others, subset)
+    checked = sensitivity_table(jobs, patients, of_claims or others, subset)
+    return [
+        _claims_section(claims, declared, names, named, subset),
+        _differences_section(differences, names, named, subset),
+        _sensitivity_section(checked, names, named),
+        _friedman_section(friedman_table(jobs, patients, subset), names, named),
+    ]
+
+
+def _usual_pairs(jobs: pd.DataFrame) -> list[tuple[str, str]]:
+    """Every arm against every usual reference, none of them twice."""
+    arms = sorted(jobs["pruner"].unique())
+    return [
+        (arm, reference)
+        for place, reference in enumerate(_REFERENCES)
+        if reference in arms
+        for arm in arms
+        if arm not in _REFERENCES[: place + 1]
+    ]
+
+
+def _claims_section(
+    table: pd.DataFrame, declared: Declaration, names: ArmNames, named: str, subset: str
+) -> Section:
+    lines = tuple(
+        (
+            str(row["dataset"]),
+            str(row["backbone"]),
+            names.of(row["dataset"], row["backbone"], row["pruner"]),
+            _KINDS[row["kind"]],
+            names.of(row["dataset"], row["backbone"], row["reference"]),
+            points(row["difference"]),
+            interval(row["low"], row["high"]),
+            p_value(row["p_holm"]),
+            str(row["n_searches"]),
+            str(row["n_patients"]),
+            _verdict(row),
+        )
+        for _, row in table.iterrows()
+    )
+    return Section(
+        title="Declared claims" + named,
+        text=f"Dice points, arm minus reference, on {subset} patients: one mean paired difference "
+        "per search (over volumes and retrainings, then patients, then classes; pairs share seed, "
+        "split, patient, volume and class), with Student's 95 % interval over searches. p is of "
+        "the claim, corrected by Holm's method for all claims of the sweep; the interval is not "
+        f"corrected. The margin of “not inferior” and “equivalent” is {100 * MARGIN:g} point. No "
+        f"verdict below {MIN_SEARCHES} searches or {MIN_PATIENTS} patients, or where an arm "
+        "predicts a class nowhere. With one search on each side the patients are the unit, and "
+        f"the verdict is on these two networks alone. {declared.when}",
+        header=(
+            *("dataset", "backbone", "arm", "claim", "reference", "difference"),
+            *("95 % interval", "p (Holm)", "searches", "patients", "verdict"),
+        ),
+        lines=lines,
+    )
+
+
+def _differences_section(table: pd.DataFrame, names: ArmNames, named: str, subset: str) -> Section:
+    lines = tuple(
+        (
+            str(row["dataset"]),
+            str(row["backbone"]),
+            names.of(row["dataset"], row["backbone"], row["pruner"]),
+            names.of(row["dataset"], row["backbone"], row["reference"]),
+            points(row["difference"]),
+            interval(row["low"], row["high"]),
+            p_value(row["p"]),
+            "patients" if row["comparison"].is_of_patients else "searches",
+            str(row["n_searches"]),
+            str(row["n_patients"]),
+        )
+        for _, row in table.iterrows()
+    )
+    return Section(
+        title="Differences of patient Dice" + named,
+        text=f"Dice points, arm minus reference, on {subset} patients, computed as declared "
+        "claims are; p is Student's, two-sided and not corrected. These pairs were not declared "
+        "(`compare` in the sweep file), so they have no verdict. The interval is over searches; "
+        "over patients where there is one search, and then it holds for these two trained "
+        "networks alone.",
+        header=(
+            *("dataset", "backbone", "arm", "reference", "difference", "95 % interval"),
+            *("p", "interval over", "searches", "patients"),
+        ),
+        lines=lines,
+    )
+
+
+def _sensitivity_section(table: pd.DataFrame, names: ArmNames, named: str) -> Section:
+    lines = tuple(
+        (
+            str(row["dataset"]),
+            str(row["backbone"]),
+            names.of(row["dataset"], row["backbone"], row["pruner"]),
+            names.of(row["dataset"], row["backbone"], row["reference"]),
+            *(_interval(row[name]) for name in ("bca", "hierarchical", "mixed", "corrected_t")),
+            f"{p_value(row['sign_flip'])} ({p_value(row['smallest_p'])})",
+        )
+        for _, row in table.iterrows()
+    )
+    return Section(
+        title="The same differences by other methods" + named,
+        text="95 % intervals in Dice points; they decide nothing. BCa: bootstrap over searches. "
+        "Hierarchical: bootstrap of searches, then of their patients. Mixed model: gap ~ 1 + "
+        "(1 | search) + (1 | patient), REML. Corrected t: Nadeau and Bengio's, for folds whose "
+        "training patients overlap. Sign flip: p over searches, and the smallest it can have.",
+        header=(
+            *("dataset", "backbone", "arm", "reference", "BCa", "hierarchical"),
+            *("mixed model", "corrected t", "sign flip"),
+        ),
+        lines=lines,
+    )
+
+
+def _friedman_section(table: pd.DataFrame, names: ArmNames, named: str) -> Section:
+    lines = tuple(
+        (
+            str(row["dataset"]),
+            str(row["backbone"]),
+            str(row["n_arms"]),
+            str(row["n_blocks"]),
+            f"{row['statistic']:.1f}",
+            p_value(row["p"]),
+            ", ".join(
+                f"{names.of(row['dataset'], row['backbone'], arm)} {rank:.1f}"
+                for rank, arm in row["ranks"]
+            ),
+        )
+        for _, row in table.iterrows()
+    )
+    return Section(
+        title="Are the arms with cells different at all?" + named,
+        text="Friedman's test; blocks are the searches that all arms have (same seed and split). "
+        "Rank 1 is the best.",
+        header=("dataset", "backbone", "arms", "searches", "χ²", "p", "mean ranks"),
+        lines=lines,
+    )
+
+
+def _verdict(row: "pd.Series") -> str:
+    found = row["comparison"]
+    is_few = MIN_SEARCHES <= found.n_searches < FEW_SEARCHES and not found.obstacle
+    return f"{row['verdict']} (few searches)" if is_few else str(row["verdict"])
+
+
+def points(value: float) -> str:
+    """Return a Dice difference in points."""
+    return f"{100 * value:+.2f}"
+
+
+def interval(low: float, high: float) -> str:
+    """Return an interval in points, a dash where it is undefined."""
+    return "—" if math.isnan(low) else f"{points(low)} to {points(high)}"
+
+
+def _interval(found: Interval) -> str:
+    return interval(found.low, found.high)
+
+
+def p_value(p: float) -> str:
+    """Return a p value, a dash where it is undefined."""
+    if math.isnan(p):
+        return "—"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
