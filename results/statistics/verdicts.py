@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
-from statsmodels.stats.multitest import multipletests
 
 from results.declared import ClaimKind
 from results.statistics.intervals import Interval, student, student_above
@@ -131,8 +130,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
         >>> holm([0.01, float("nan"), 0.04])
         [0.02, nan, 0.04]
     """
+    # Not statsmodels' multipletests, which collects garbage at every call (70 ms).
     found = np.array(p_values, dtype=float)
-    is_defined = ~np.isnan(found)
-    if is_defined.any():
-        found[is_defined] = multipletests(found[is_defined], method="holm")[1]
+    order = np.argsort(found)[: int((~np.isnan(found)).sum())]
+    steps = found[order] * np.arange(len(order), 0, -1)
+    found[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return [float(p) for p in found]
