@@ -1,7 +1,6 @@
 """From jobs to the numbers of a table: means over seeds, and speed-ups or why there is none."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -135,19 +134,6 @@ def reported_subset(jobs: pd.DataFrame) -> str:
     """Return the patients that a report is about: ``validation`` only where no test was scored."""
     only_validation = jobs["test_dice"].isna().all() and jobs["val_dice"].notna().any()
     return "validation" if only_validation else "test"
-
-
-def empty_mask_counts(patients: pd.DataFrame, subset: str = "test") -> pd.DataFrame:
-    """Count values with empty masks per dataset, backbone, pruner, class and state.
-
-    Args:
-        patients: Rows of the table of that name.
-        subset: ``validation`` or ``test``.
-    """
-    scored = patients[(patients["subset"] == subset) & (patients["state"] != "ok")]
-    groups: Sequence[str] = ["dataset", "backbone", "pruner", "class_name", "state"]
-    counted = scored.groupby(list(groups)).size()
-    return counted.rename("values").reset_index()
 
 
 def package_versions(jobs: pd.DataFrame) -> dict[str, str]:

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import StrMethodFormatter
 
 mpl.use("Agg")
 
@@ -154,6 +156,44 @@ def dice_against_seconds(jobs: pd.DataFrame, column: str = "test_dice") -> str:
         axis.set_ylabel("test Dice" if column == "test_dice" else "validation Dice")
         axis.grid(alpha=0.3)
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return out[0]
+
+
+def leading_operations(curves: pd.DataFrame) -> str:
+    """Draw the share of final operations that lead their edge over the epochs.
+
+    A panel for each dataset and backbone, a line for each arm, its share by chance dashed.
+
+    Args:
+        curves: As `results.early_decision.early_decision_curves` returns them.
+    """
+    panels = list(curves.groupby(["dataset", "backbone"], sort=True))
+    if not panels:
+        return ""
+    pruners = sorted(curves["pruner"].unique())
+    colours = dict(zip(pruners, _COLOURS * len(pruners), strict=False))
+    n_columns = min(2, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    with _figure(4.6 * n_columns, 2.6 * n_rows + 0.5) as (figure, out):
+        axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
+        for axis, (names, part) in zip(axes.flat, panels, strict=False):
+            for pruner, line in part.groupby("pruner", sort=True):
+                colour, shown = colours[str(pruner)], line.sort_values("epoch")
+                axis.plot(shown["epoch"] + 1, 100 * shown["chance"], color=colour, lw=1, ls="--")
+                axis.plot(shown["epoch"] + 1, 100 * shown["share"], color=colour, lw=1.6)
+            axis.set_title(" · ".join(map(str, names)))
+            axis.set_xscale("log")
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+            axis.tick_params(labelbottom=True)  # a panel below may be missing
+            axis.set_ylim(0, 102)
+            axis.grid(alpha=0.3)
+        for axis in list(axes.flat)[len(panels) :]:
+            axis.set_visible(False)
+        figure.supxlabel("epochs of search", fontsize=9)
+        figure.supylabel("final operations in the top 3 (%)", fontsize=9)
+        handles = [Line2D([], [], color=colours[pruner], label=pruner) for pruner in pruners]
+        handles.append(Line2D([], [], color="#666666", lw=1, ls="--", label="by chance"))
+        figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
     return out[0]
 
 

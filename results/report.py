@@ -15,24 +15,27 @@ from results.aggregate import (
     SHORT_SUBSETS,
     Mean,
     Speedup,
-    empty_mask_counts,
     mean_over_seeds,
     package_versions,
     reported_subset,
     speedup,
     varying_settings,
 )
-from results.agreement import agreement_table
+from results.agreement import MEASURES, agreement_table
+from results.chance import N_DRAWS
 from results.comparison import claims_table, with_verdicts
 from results.comparison_section import comparison_sections, p_value
 from results.declared import Declaration
+from results.early_decision import early_decision_curves, early_decision_section
 from results.figures import (
     cell_drawing,
     dice_against_seconds,
     importance_trajectories,
     jsd_trajectories,
+    leading_operations,
 )
 from results.liveness import DEAD, ArmNames, dead_jobs, liveness_section, marked_arm_name
+from results.presence import presence_section
 from results.schema import empty
 from results.section import Section
 from results.transfer import TunedArm, transfer_table
@@ -181,7 +184,6 @@ def write_report(
         "failures": failed[["dataset", "backbone", "pruner", "seed", "failed_stage", "error"]]
         .astype(str)
         .values.tolist(),
-        "empty_masks": empty_mask_counts(tables["patients"], subset).astype(str).values.tolist(),
     }
     into.mkdir(parents=True, exist_ok=True)
     for figure in figures:
@@ -236,21 +238,24 @@ def sections(
     tuned: Sequence[TunedArm] = (),
     declared: Declaration | None = None,
 ) -> list[Section]:
-    """Return the tables of liveness, comparisons, tuned arms and agreement over seeds."""
+    """Return the tables below the main one: liveness, comparisons, agreement, presence and so on.
+
+    Args:
+        jobs: One row per expected job.
+        tables: Table name → rows.
+        tuned: Arms whose settings a study chose.
+        declared: The claims that the sweep declares; None is none.
+    """
     declared = declared or Declaration()
     looks = tables.get("liveness", empty("liveness"))
     done = jobs[jobs["status"] == "done"]
-    varying, subset = varying_settings(done), reported_subset(jobs)
+    subset = reported_subset(jobs)
     found: list[Section] = []
-    groups = list(done.groupby(varying, dropna=False)) if varying else [((), done)]
+    groups = _groups(done)
     claims = with_verdicts(
         [claims_table(part, tables["patients"], declared.claims, subset) for _, part in groups]
     )
-    for (key, part), claimed in zip(groups, claims, strict=True):
-        named = zip(varying, key, strict=True)
-        title = ", ".join(
-            f"{name.removeprefix('config_')} {_setting(value)}" for name, value in named
-        )
+    for (title, part), claimed in zip(groups, claims, strict=True):
         names = ArmNames(part)
         found.append(liveness_section(part, looks, title))
         found += comparison_sections(
@@ -260,7 +265,22 @@ def sections(
         found.append(_transfer_section(transfer, title, subset, names))
         agreement = agreement_table(part, tables["trajectories"])
         found.append(_agreement_section(agreement, title, names))
+        found.append(early_decision_section(part, tables["trajectories"], title))
+        found.append(presence_section(part, tables["patients"], title, subset))
     return [section for section in found if section.lines]
+
+
+def _groups(done: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Finished jobs by the settings that the grid varies, with these in words; empty if none."""
+    varying = varying_settings(done)
+    if not varying:
+        return [("", done)]
+    found = []
+    for key, part in done.groupby(varying, dropna=False):
+        named = zip(varying, key, strict=True)
+        settings = (f"{name.removeprefix('config_')} {_setting(value)}" for name, value in named)
+        found.append((", ".join(settings), part))
+    return found
 
 
 def _transfer_section(table: pd.DataFrame, title: str, subset: str, names: ArmNames) -> Section:
@@ -302,15 +322,21 @@ def _times(before: float, after: float) -> str:
 
 
 def _agreement_section(table: pd.DataFrame, title: str, names: ArmNames) -> Section:
-    def shown(value: float) -> str:
-        return "—" if math.isnan(value) else f"{value:.2f}"
+    def beside_chance(row: pd.Series, measure: str) -> str:
+        value, p = float(row[measure]), float(row[f"{measure}_p"])
+        if math.isnan(value):
+            return "—"
+        if math.isnan(p):
+            return f"{value:.2f}"
+        low, high = float(row[f"{measure}_low"]), float(row[f"{measure}_high"])
+        return f"{value:.2f} ({low:.2f} to {high:.2f}; p {p_value(p)})"
 
     lines = tuple(
         (
             *(str(row[name]) for name in ("dataset", "backbone")),
             names.of(row["dataset"], row["backbone"], row["pruner"]),
             str(row["n"]),
-            *(shown(float(row[name])) for name in ("jaccard", "kappa", "kendall_tau")),
+            *(beside_chance(row, measure) for measure in MEASURES),
         )
         for _, row in table.iterrows()
         if int(row["n"]) > 1
@@ -318,8 +344,12 @@ def _agreement_section(table: pd.DataFrame, title: str, names: ArmNames) -> Sect
     return Section(
         title="Agreement over seeds" + (f" ({title})" if title else ""),
         text="Mean pairwise Jaccard index of the chosen (edge, operation) sets, Fleiss' κ of the "
-        "operation on each edge (0 is chance), mean Kendall τ of the final rankings of an edge's "
-        "operations.",
+        "operation on each edge that any cell chose, mean Kendall τ of the final rankings of an "
+        "edge's operations other than none. In brackets: the central 95 % of the values for "
+        "chance, then p, the share of these that are as large or larger (one-sided, not corrected "
+        f"for the number of lines). Chance: {N_DRAWS} draws of as many random cells, with the "
+        "same levels and nodes and the arm's candidate operations; for τ, of a random ranking for "
+        "every search and edge. The κ of random cells is not 0, since only chosen edges count.",
         header=("dataset", "backbone", "arm", "cells", "Jaccard", "Fleiss κ", "Kendall τ"),
         lines=lines,
     )
@@ -443,6 +473,7 @@ def _illustrations(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> li
             svg=jsd_trajectories(trajectories, events),
         ),
     ]
+    found += _early_decisions(jobs, trajectories)
     for pruner in _ordered(list(trajectories["pruner"].dropna().unique())):
         part = trajectories[trajectories["pruner"] == pruner]
         first = part.iloc[0]
@@ -471,6 +502,21 @@ def _illustrations(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> li
             )
         )
     return [figure for figure in found if figure.svg]
+
+
+def _early_decisions(jobs: pd.DataFrame, trajectories: pd.DataFrame) -> list[Illustration]:
+    """A figure for each group of settings."""
+    return [
+        Illustration(
+            name="early_decision" + (f"_{index}" if index else ""),
+            caption="Final operations among the top 3 of their edge's importances after so many "
+            "epochs, mean over an arm's searches" + (f" ({title})" if title else "") + ". Dashed: "
+            "by chance, which rises as operations are removed. A line ends with the first of its "
+            "searches.",
+            svg=leading_operations(early_decision_curves(part, trajectories)),
+        )
+        for index, (title, part) in enumerate(_groups(done_in(jobs)))
+    ]
 
 
 def _search_name(row: pd.Series, dead: Collection[str]) -> str:

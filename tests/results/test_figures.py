@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 
-from results.figures import jsd_trajectories
+from results.figures import jsd_trajectories, leading_operations
 
 
 def search(epochs, divergence):
@@ -40,3 +40,40 @@ def test_a_removal_is_marked_on_the_edges_own_line_whatever_the_rule_compared():
     assert len(points) == 3
     assert len(dots) == 1
     assert abs(dots[0] - points[1]) < 0.5
+
+
+def curve(pruner, n_epochs):
+    return pd.DataFrame(
+        {
+            "dataset": "acdc", "backbone": "unet", "pruner": pruner, "epoch": range(n_epochs),
+            "share": [0.1 * epoch for epoch in range(n_epochs)], "chance": 0.4,
+        }
+    )  # fmt: skip
+
+
+def curves_of(svg):
+    """``(colour, is dashed)`` → heights of the points of every curve in the panels."""
+    found = re.findall(r'<path d="(M[^"]*)" clip-path="[^"]*" style="([^"]*)"', svg)
+    return {
+        (re.search(r"stroke: (#\w+)", style)[1], "dasharray" in style): [
+            float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", path)
+        ]
+        for path, style in found
+        if "stroke-opacity" not in style  # the grid
+    }
+
+
+def test_leading_operations_have_a_line_for_each_arm_and_its_chance_dashed():
+    found = curves_of(leading_operations(pd.concat([curve("none", 9), curve("fast", 6)])))
+    assert len(found) == 4
+    dashed = {colour: heights for (colour, is_dashed), heights in found.items() if is_dashed}
+    solid = {colour: heights for (colour, is_dashed), heights in found.items() if not is_dashed}
+    assert set(dashed) == set(solid)
+    assert sorted(map(len, solid.values())) == sorted(map(len, dashed.values())) == [6, 9]
+    for colour, heights in solid.items():
+        assert heights == sorted(heights, reverse=True)  # down is positive
+        assert set(dashed[colour]) == {heights[4]}  # both are 0.4
+
+
+def test_without_searches_there_is_no_figure_of_leading_operations():
+    assert leading_operations(curve("none", 0)) == ""

@@ -131,13 +131,13 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path):
     assert "<link" not in text
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
-    assert text.count("<svg") == 8
+    assert text.count("<svg") == 9
 
 
 def test_every_figure_that_markdown_names_exists(tmp_path):
     paths = write_report(whole(), tmp_path, sweep="s")
     named = re.findall(r"\]\((figures/[^)]+)\)", paths.markdown.read_text())
-    assert len(named) == 8
+    assert len(named) == 9
     assert all((tmp_path / name).exists() for name in named)
 
 
@@ -210,6 +210,28 @@ def test_declared_claims_have_verdicts_and_say_when_they_were_declared(
     assert words in text
     # What was declared is not repeated among the other differences.
     assert "| js_stability | none | -0.50 |" not in text
+
+
+def test_agreement_over_seeds_stands_beside_chance(tmp_path):
+    operations = "none,skip_connect,max_pool_3x3,sep_conv_3x3,sep_conv_5x5,dil_conv_5x5"
+    rows = [row | {"config_cell_operations": operations} for row in ROWS]
+    text = write_report(tables(rows), tmp_path, sweep="s").markdown.read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| acdc") and "(" in line)
+    found = re.fullmatch(
+        r".*\| js_stability \| 2 \| 1\.00 \(0\.00 to 0\.\d\d; p (< )?0\.00\d\) "
+        r"\| 1\.00 \(-0\.\d\d to 0\.\d\d; p (< )?0\.00\d\) \| — \|",
+        line,
+    )
+    assert found, line
+    assert "0 is chance" not in text
+
+
+def test_the_report_says_how_early_final_operations_lead(tmp_path):
+    text = write_report(whole(), tmp_path, sweep="s").markdown.read_text()
+    assert "## How early the final operations lead" in text
+    assert "![Final operations among the top 3" in text
+    without = write_report(tables(ROWS), tmp_path / "b", sweep="s").markdown.read_text()
+    assert "final operations" not in without.lower()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Holm's correction against another implementation; the words of verdicts stand in test_comparison."""
+"""Holm's correction against another implementation; verdicts: see test_comparison."""
 
 import numpy as np
 import pytest
