@@ -190,7 +190,9 @@ def test_a_wrong_value_is_named_with_line_rule_and_way_out(tmp_path, case):
 def test_axes_whose_values_do_not_go_together_are_named_with_the_way_out(tmp_path):
     axes = "seed: [0, 1]\n      split.n_folds: [2, 4]\n      split.validation: [first, next_fold]"
     text = GOOD.replace("seed: [0, 1]", axes)
-    with pytest.raises(ConfigError, match="grid.split.validation: n_folds must .* exclude such"):
+    with pytest.raises(
+        ConfigError, match=r"grid\.split\.validation: n_folds must .* exclude such"
+    ):
         expand(load(tmp_path, text))
     rest = "    exclude: [{split.n_folds: 2, split.validation: next_fold}]\n    resources"
     jobs = expand(load(tmp_path, text.replace("    resources", rest))).jobs

@@ -135,7 +135,7 @@ def test_the_test_fold_is_the_same_whoever_validates_and_the_share_is_ignored():
 
 
 def test_two_folds_leave_nobody_to_train_beside_the_next_fold():
-    with pytest.raises(ConfigError, match="n_folds must be at least 3 .*, got 2"):
+    with pytest.raises(ConfigError, match=r"n_folds must be at least 3 .*, got 2"):
         replace(NEXT, n_folds=2)
 
 
@@ -159,7 +159,7 @@ def test_beside_an_official_part_the_others_are_dealt_and_validate_once(
 
 def test_fewer_patients_than_folds_beside_an_official_part_are_refused():
     settings = replace(NEXT, test="official", fold=3)
-    with pytest.raises(ConfigError, match="got none in 'validation' .*; use fewer folds"):
+    with pytest.raises(ConfigError, match=r"got none in 'validation' .*; use fewer folds"):
         make_split(PATIENTS[:10], settings, PATIENTS[4:])
 
 
