@@ -134,11 +134,17 @@ class SplitSettings:
         fold: Index of the test fold, from 0.
         validation_share: Share of the other patients that validate. The default with 5 folds gives
             70/10/20 per cent.
+        validation: Which of the other patients validate. ``first``: the first `validation_share`
+            of them in the dealt order, so nearly the same few patients in every fold.
+            ``next_fold``: those of fold (`fold` + 1) mod `n_folds`, so that over all folds every
+            patient validates exactly once; this needs at least 3 folds, `validation_share` is
+            ignored and in no key.
         seed: Seed of the dealing; not the job's seed.
         n_train_patients: Keep only the first this many training patients (scarce-data studies).
         test: ``fold``, or ``official``: the part that the publishers of the data set aside where
             there is one, else the fold. With an official part the folds rotate the validation
-            patients among the others.
+            patients among the others, with ``next_fold`` too: only the others are dealt, and
+            those of every fold but the validating one train.
         file: JSON file ``{"train": [...], "validation": [...], "test": [...]}`` of patient ids
             that replaces the folds.
     """
@@ -147,6 +153,7 @@ class SplitSettings:
     n_folds: int = 5
     fold: int = 0
     validation_share: float = 0.125
+    validation: Literal["first", "next_fold"] = "first"
     seed: int = 0
     n_train_patients: int | None = None
     test: Literal["fold", "official"] = "fold"
@@ -159,6 +166,12 @@ class SplitSettings:
             0 < self.validation_share < 1,
             "validation_share must be within 0 to 1, both left out",
             self.validation_share,
+        )
+        require(
+            self.validation == "first" or self.n_folds >= 3,
+            "n_folds must be at least 3 with validation: next_fold (one fold tests, the next "
+            "validates, the others train)",
+            self.n_folds,
         )
 
 

@@ -1,11 +1,13 @@
 """From an open sweep to MLflow, tables and report."""
 
+import itertools
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,8 +17,11 @@ from orchestrator.tracking import BackgroundTracker, FinishedJob, FinishedTrial,
 from results.collect import collect
 from results.declared import Declaration
 from results.report import ReportPaths, write_report
-from results.transfer import TunedArm
+from results.transfer import StudySplit, TunedArm
+from workers.job import Job, content_hash
 from workers.places import write_file
+from workers.stage_store import StageStore
+from workers.stages import SPLIT
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +123,7 @@ def report_sweep(session: Session, tracking_uri: str | None) -> ReportPaths:
         session.run_dir / "report",
         sweep=session.spec.name,
         expected_jobs=expected,
-        tuned=tuned_arms(session),
+        tuned=tuned_arms(session, tables["jobs"]),
         study=study,
         declared=Declaration(
             claims=session.spec.compare, n_jobs_done=_jobs_done_at_declaration(session)
@@ -156,10 +161,14 @@ def _declared(session: Session) -> Path:
     return session.run_dir / "declared.json"
 
 
-def tuned_arms(session: Session) -> list[TunedArm]:
+def tuned_arms(session: Session, recorded: pd.DataFrame) -> list[TunedArm]:
     """Return the arms whose settings a study chose, with the jobs on the cells that it saw.
 
     They are compared with the full search and with every arm that is neither tuned nor a control.
+
+    Args:
+        session: The sweep.
+        recorded: Its rows of the table ``jobs``: they name the stages whose splits are read.
     """
     spec, jobs = session.spec, session.expansion.jobs
     plain = [
@@ -176,10 +185,43 @@ def tuned_arms(session: Session) -> list[TunedArm]:
                 if not axis.startswith("split.")
             ),
             seen=frozenset(job.job_id for job in jobs if is_on_cell(job, tuned.judged_on)),
+            splits=_study_splits(session, recorded, tuned.judged_on),
             references=("none", *plain),
         )
         for pruner, tuned in spec.tuned.items()
     ]
+
+
+def _study_splits(
+    session: Session, recorded: pd.DataFrame, judged_on: Mapping[str, Sequence[Any]]
+) -> tuple[StudySplit, ...]:
+    """The splits of a study's cells, read from jobs that share them, of any backbone and seed."""
+    keys = dict(zip(recorded["job_id"], recorded["pretrain_key"], strict=True))
+    sharing: dict[tuple[str, str], list[Job]] = {}
+    for job in session.expansion.jobs:
+        sharing.setdefault((job.dataset, content_hash(job.split_identity())), []).append(job)
+    of_splits = {axis: values for axis, values in judged_on.items() if axis.startswith("split.")}
+    axes = {"dataset": judged_on.get("dataset", tuple(session.spec.datasets)), **of_splits}
+    found = []
+    for values in itertools.product(*axes.values()):
+        cell = {axis: (value,) for axis, value in zip(axes, values, strict=True)}
+        on_cell = [jobs for jobs in sharing.values() if is_on_cell(jobs[0], cell)]
+        if not on_cell:  # the sweep has left the study's split
+            found.append(StudySplit(dataset=str(values[0]), patients=None))
+        for jobs in on_cell:
+            patients = _trained_or_validated(session.store, {keys.get(job.job_id) for job in jobs})
+            found.append(StudySplit(dataset=jobs[0].dataset, patients=patients))
+    return tuple(found)
+
+
+def _trained_or_validated(store: StageStore, pretrain_keys: set[Any]) -> frozenset[str] | None:
+    """Patients of the split that these pre-trainings share; None if none of them is there."""
+    for key in sorted(key for key in pretrain_keys if isinstance(key, str) and key):
+        raw = store.read("pretrain", key, SPLIT)
+        if raw is not None:
+            split = json.loads(raw)
+            return frozenset([*split["train"], *split["validation"]])
+    return None
 
 
 def _named(axis: str, values: Sequence[object]) -> str:

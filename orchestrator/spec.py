@@ -201,9 +201,20 @@ class SweepSpec:
     compare: tuple[Claim, ...] = ()
 
     def with_setting(self, stages: Mapping[str, Any], name: str, value: object) -> dict[str, Any]:
-        """Return stage settings with one dotted setting replaced; ranges are checked again."""
+        """Return stage settings with one dotted setting replaced; ranges are checked again.
+
+        Raises:
+            ConfigError: If the value does not go with those of the other axes.
+        """
         section, setting = SHORT_AXES.get(name, name).split(".", 1)
-        changed = _with_setting(stages[section], setting, json.dumps(value))
+        try:
+            changed = _with_setting(stages[section], setting, json.dumps(value))
+        except ValidationError as error:
+            rule = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            raise ConfigError(
+                f"{self.path}: grid.{name}: {rule}, in a cell with the value {value!r}; exclude "
+                "such cells or change the axes"
+            ) from error
         return {**stages, section: changed}
 
 

@@ -288,8 +288,7 @@ def _transfer_section(table: pd.DataFrame, title: str, subset: str, names: ArmNa
         (
             names.of(row["dataset"], row["backbone"], row["pruner"]),
             str(row["tuned_on"]),
-            f"{row['dataset']} · {row['backbone']}, "
-            + ("the same" if row["is_seen"] else "never seen"),
+            f"{row['dataset']} · {row['backbone']}, {row['exposure']}",
             str(row["n_cells"]),
             names.of(row["dataset"], row["backbone"], row["reference"]),
             f"{row['dice']:.3f}",
@@ -305,10 +304,11 @@ def _transfer_section(table: pd.DataFrame, title: str, subset: str, names: ArmNa
         title="Tuned settings where they were tuned, and elsewhere"
         + (f" ({title})" if title else ""),
         text="A study chose the arm's settings by validation patients of the cells under “tuned "
-        "on”. Never seen: other cells of the grid, where nothing was tuned. Dice as in the "
-        f"differences above, on {subset} patients. Epochs: of the arm's searches, in the mean. "
-        "Fewer operations: epochs counted in the operations that were there, the reference's over "
-        "the arm's.",
+        f"on”. Never seen: other cells, of whose {subset} patients none trained or validated in a "
+        "split of the study's cells; not known to be unseen: such a split is no longer at hand. "
+        f"Dice as in the differences above, on {subset} patients. Epochs: of the arm's searches, "
+        "in the mean. Fewer operations: epochs counted in the operations that were there, the "
+        "reference's over the arm's.",
         header=(
             *("arm", "tuned on", "judged on", "cells", "reference", "Dice", "difference"),
             *("95 % interval", "p", "epochs", "fewer operations"),

@@ -1,4 +1,4 @@
-"""A tuned arm on the cells that it was tuned on, and on those that the study never saw."""
+"""A tuned arm on the cells that it was tuned on, and on others by what the study saw of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,29 @@ from dataclasses import dataclass
 import pandas as pd
 
 from results.comparison import comparison_table
+
+THE_SAME = "the same"
+SEEN = "other cells, patients the study saw"
+NOT_KNOWN = "other cells, patients not known to be unseen"
+NEVER_SEEN = "never seen"
+EXPOSURES = (THE_SAME, SEEN, NOT_KNOWN, NEVER_SEEN)
+"""What the study saw of a cell and its scored patients, as the report says it.
+
+Patients are told apart by dataset and id: two datasets of a sweep should not share a folder.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySplit:
+    """The patients that a study saw in one split of its cells.
+
+    Attributes:
+        dataset: Name of the dataset in the sweep.
+        patients: Those that trained or validated; None if that is not known.
+    """
+
+    dataset: str
+    patients: frozenset[str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,12 +39,14 @@ class TunedArm:
         pruner: Value of the pruner axis.
         tuned_on: The cells that the study was judged on, in words.
         seen: Ids of the jobs on these cells, of all arms.
+        splits: Every split of these cells.
         references: Arms that it is compared with, if they are there.
     """
 
     pruner: str
     tuned_on: str
     seen: frozenset[str]
+    splits: tuple[StudySplit, ...]
     references: tuple[str, ...]
 
 
@@ -32,7 +57,7 @@ def transfer_table(
     tuned: Sequence[TunedArm],
     subset: str = "test",
 ) -> pd.DataFrame:
-    """Return a row per tuned arm, reference and group of cells, seen and unseen ones apart.
+    """Return a row per tuned arm, reference and group of cells, by what the study saw of them.
 
     Args:
         jobs: Finished jobs of one group of the report.
@@ -42,15 +67,17 @@ def transfer_table(
         subset: ``validation`` or ``test``.
 
     Returns:
-        The columns of `results.comparison.comparison_table`, with ``tuned_on``, ``is_seen``,
-        ``n_cells``, ``epochs`` (mean, of the arm's searches), ``epoch_equivalents`` (these counted
-        in operations, with the reference's as ``reference_epoch_equivalents``).
+        The columns of `results.comparison.comparison_table`, with ``tuned_on``,
+        ``exposure`` (one of `EXPOSURES`), ``n_cells``, ``epochs`` (mean, of the arm's searches),
+        ``epoch_equivalents`` (these counted in operations, with the reference's as
+        ``reference_epoch_equivalents``).
     """
     costs = epoch_equivalents(trajectories)
     rows = []
     for arm in tuned:
-        is_seen = jobs["job_id"].isin(arm.seen)
-        for seen, part in ((True, jobs[is_seen]), (False, jobs[~is_seen])):
+        exposures = _exposures(jobs, patients[patients["subset"] == subset], arm)
+        for exposure in EXPOSURES:
+            part = jobs[exposures == exposure]
             for reference in arm.references:
                 both = part[part["pruner"].isin((arm.pruner, reference))]
                 pair = (arm.pruner, reference)
@@ -65,7 +92,7 @@ def transfer_table(
                         {
                             **row,
                             "tuned_on": arm.tuned_on,
-                            "is_seen": seen,
+                            "exposure": exposure,
                             "n_cells": len(own),
                             "epochs": float(own["search_epochs"].mean()),
                             "epoch_equivalents": float(costs.reindex(own["job_id"]).mean()),
@@ -75,6 +102,23 @@ def transfer_table(
                         }
                     )
     return pd.DataFrame(rows)
+
+
+def _exposures(jobs: pd.DataFrame, scored: pd.DataFrame, arm: TunedArm) -> "pd.Series[str]":
+    """What the study saw of each job's cell: never seen only if that holds for every patient."""
+    patients = {str(job_id): set(own) for job_id, own in scored.groupby("job_id")["patient_id"]}
+
+    def exposure(job_id: str, dataset: str) -> str:
+        if job_id in arm.seen:
+            return THE_SAME
+        splits = [split.patients for split in arm.splits if split.dataset == dataset]
+        own = patients.get(job_id, set())
+        if any(saw is not None and own & saw for saw in splits):
+            return SEEN
+        return NOT_KNOWN if None in splits else NEVER_SEEN
+
+    found = [exposure(*names) for names in zip(jobs["job_id"], jobs["dataset"], strict=True)]
+    return pd.Series(found, index=jobs.index, dtype="object")
 
 
 def _in_both(own: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

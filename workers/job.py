@@ -36,6 +36,7 @@ LATER_SETTINGS: dict[str, dict[str, Any]] = {
     "cell": {"node_width": None, "start": "plain"},
     "pretrain": {"seed": None},
     "retrain": {"seed": None},
+    "split": {"validation": "first"},
 }
 """Section → its settings that keys did not always hold → what was implied before they existed."""
 
@@ -201,14 +202,20 @@ class Job:
         return f"{self.dataset} · {self.backbone} · {self.pruner} · seed {self.seed}"
 
     def split_identity(self) -> dict[str, Any]:
-        """Return what identifies the split: the settings, a file by its content, not its path."""
-        identity: dict[str, Any] = plain(self.settings.split)
+        """Return what identifies the split: the settings, a file by its content, not its path.
+
+        `SplitSettings.validation_share` counts only where a share of the patients validates.
+        """
+        split = self.settings.split
         if self.settings.split_content:
             return {
                 "content": self.settings.split_content,
-                "n_train_patients": identity["n_train_patients"],
+                "n_train_patients": split.n_train_patients,
             }
-        return identity
+        found = identity("split", split)
+        if split.validation == "next_fold":
+            del found["validation_share"]
+        return found
 
     def backbone_identity(self) -> dict[str, Any]:
         """Return what identifies the backbone: a file of weights by its hash, not its path."""

@@ -59,7 +59,8 @@ def make_split(
     """Split patients by the settings.
 
     With folds: patients are shuffled and dealt like cards; fold `fold` is the test part, a share
-    of the others validates, the rest trains. Over all folds every patient is tested exactly once.
+    of the others or the next fold validates, the rest trains. Over all folds every patient is
+    tested exactly once, and with ``next_fold`` validates exactly once.
 
     Args:
         patient_ids: Every patient once, in any order.
@@ -93,30 +94,51 @@ def _from_folds(known: list[str], settings: SplitSettings) -> Split:
             f"a split must have at least as many patients as folds ({settings.n_folds}), "
             f"got {len(known)}; lower n_folds or add patients"
         )
-    order = numpy_generator(settings.seed, "split").permutation(len(known))
-    shuffled = [known[index] for index in order]
+    shuffled = _shuffled(known, settings)
     test = shuffled[settings.fold :: settings.n_folds]
-    rest = [patient for patient in shuffled if patient not in set(test)]
-    n_validation = max(1, round(settings.validation_share * len(rest)))
-    train = rest[n_validation:][: settings.n_train_patients]
+    rest = _without(shuffled, test)
+    if settings.validation == "next_fold":
+        return _parts(rest, _next_fold(shuffled, settings), test, settings)
+    return _parts(rest, rest[: _n_validation(rest, settings)], test, settings)
+
+
+def _from_official(known: list[str], test: list[str], settings: SplitSettings) -> Split:
+    rest = _shuffled(_without(known, test), settings)
+    if settings.validation == "next_fold":
+        return _parts(rest, _next_fold(rest, settings), test, settings)
+    n_validation = _n_validation(rest, settings)
+    rest = np.roll(rest, -settings.fold * n_validation).tolist()
+    return _parts(rest, rest[:n_validation], test, settings)
+
+
+def _parts(
+    rest: list[str], validation: list[str], test: list[str], settings: SplitSettings
+) -> Split:
+    """The split whose training patients are the first of the rest that do not validate."""
+    train = _without(rest, validation)[: settings.n_train_patients]
     return Split(
         train=tuple(sorted(train)),
-        validation=tuple(sorted(rest[:n_validation])),
+        validation=tuple(sorted(validation)),
         test=tuple(sorted(test)),
     )
 
 
-def _from_official(known: list[str], test: list[str], settings: SplitSettings) -> Split:
-    rest = [patient for patient in known if patient not in set(test)]
-    order = numpy_generator(settings.seed, "split").permutation(len(rest))
-    n_validation = max(1, round(settings.validation_share * len(rest)))
-    shuffled = np.roll([rest[index] for index in order], -settings.fold * n_validation).tolist()
-    train = shuffled[n_validation:][: settings.n_train_patients]
-    return Split(
-        train=tuple(sorted(train)),
-        validation=tuple(sorted(shuffled[:n_validation])),
-        test=tuple(test),
-    )
+def _shuffled(patients: list[str], settings: SplitSettings) -> list[str]:
+    order = numpy_generator(settings.seed, "split").permutation(len(patients))
+    return [patients[index] for index in order]
+
+
+def _without(patients: list[str], others: list[str]) -> list[str]:
+    left_out = set(others)
+    return [patient for patient in patients if patient not in left_out]
+
+
+def _n_validation(rest: list[str], settings: SplitSettings) -> int:
+    return max(1, round(settings.validation_share * len(rest)))
+
+
+def _next_fold(shuffled: list[str], settings: SplitSettings) -> list[str]:
+    return shuffled[(settings.fold + 1) % settings.n_folds :: settings.n_folds]
 
 
 def _from_file(known: list[str], settings: SplitSettings) -> Split:

@@ -117,6 +117,18 @@ BAD = [
     ("3e-3", "-3e-3", 12, "weight_learning_rate must be above 0"),
     ("split: {n_folds: 4}", "splt: {n_folds: 4}", 13, "did you mean 'split'"),
     ("split: {n_folds: 4}", "split: {n_folds: 4, fold: 4}", 13, "fold must be 0 to 3"),
+    (
+        "split: {n_folds: 4}",
+        "split: {n_folds: 2, validation: next_fold}",
+        13,
+        "n_folds must be at least 3 with validation: next_fold",
+    ),
+    (
+        "split: {n_folds: 4}",
+        "split: {validation: next}",
+        13,
+        "validation must be 'first' or 'next_fold', got 'next'",
+    ),
     ("split: {n_folds: 4}", "split: [4]", 13, "must be a mapping"),
     ("split: {n_folds: 4}", "split: {file: absent.json}", 13, "split file must be"),
     ("type: unet,", "type: vnet,", 15, "backbone must be a known one"),
@@ -173,6 +185,18 @@ def test_a_wrong_value_is_named_with_line_rule_and_way_out(tmp_path, case):
     assert problem.place == str(line)
     assert problem.way_out
     assert "pydantic" not in str(caught.value)
+
+
+def test_axes_whose_values_do_not_go_together_are_named_with_the_way_out(tmp_path):
+    axes = "seed: [0, 1]\n      split.n_folds: [2, 4]\n      split.validation: [first, next_fold]"
+    text = GOOD.replace("seed: [0, 1]", axes)
+    with pytest.raises(
+        ConfigError, match=r"grid\.split\.validation: n_folds must .* exclude such"
+    ):
+        expand(load(tmp_path, text))
+    rest = "    exclude: [{split.n_folds: 2, split.validation: next_fold}]\n    resources"
+    jobs = expand(load(tmp_path, text.replace("    resources", rest))).jobs
+    assert len({job.split_identity()["n_folds"] for job in jobs}) == 2
 
 
 def test_all_problems_are_said_at_once_in_the_order_of_the_file(tmp_path):

@@ -1,11 +1,15 @@
 """Studies: what a sweep file may say, replayed trials, proposals, stale trials."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
+import pandas as pd
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from iac_core.data import open_dataset
+from iac_core.data.splits import make_split
 from iac_core.errors import ConfigError
 from orchestrator.confirmed import (
     DICE_LOSS,
@@ -43,6 +47,8 @@ from orchestrator.study_report import study_pages
 from orchestrator.study_settings import NamedOptions, Range, StudySettings, TunedSettings
 from orchestrator.tuning import study_lines
 from results.report import StudyPages
+from results.schema import conform
+from results.transfer import StudySplit
 from workers.tasks import stage_tasks
 
 SPACE = {
@@ -345,7 +351,8 @@ def test_the_cheapest_trial_within_the_limit_becomes_a_sweep(confirmed_session):
         trial=1,
         judged_on={"dataset": ("phantom",), "backbone": ("unet",), "seed": (0,)},
     )
-    (arm,) = tuned_arms(replace(confirmed_session, spec=spec, expansion=expand(spec)))
+    final = replace(confirmed_session, spec=spec, expansion=expand(spec))
+    (arm,) = tuned_arms(final, recorded(final))
     assert arm.tuned_on == "phantom · unet · seed 0"
     assert arm.references == ("none", "js_stability", "js_stability_fast")
     seen = [job for job in expand(spec).jobs if job.job_id in arm.seen]
@@ -353,6 +360,42 @@ def test_the_cheapest_trial_within_the_limit_becomes_a_sweep(confirmed_session):
     assert len(seen) == len(arms)
     with pytest.raises(ConfigError, match="--into must be a new file"):
         export_study(confirmed_session, None, None)
+
+
+def recorded(session):
+    """The rows of the table of jobs, as far as their pre-trainings are concerned."""
+    rows = [
+        {"job_id": state.job.job_id, "pretrain_key": task.key}
+        for state in session.plan().states
+        for task in state.tasks
+        if task.kind == "pretrain"
+    ]
+    return conform("jobs", pd.DataFrame(rows))
+
+
+def test_a_tuned_arm_knows_the_patients_that_trained_or_validated_where_it_was_tuned(
+    confirmed_session,
+):
+    spec = load_sweep(export_study(confirmed_session, None, None).path, tables=tables())
+    session = replace(confirmed_session, spec=spec, expansion=expand(spec))
+
+    def splits(**judged_on):
+        tuned = {"tuned": replace(spec.tuned["tuned"], judged_on=judged_on)}
+        (arm,) = tuned_arms(replace(session, spec=replace(spec, tuned=tuned)), recorded(session))
+        return arm.splits
+
+    source = session.sources["phantom"]
+    volumes = open_dataset(source.layout, Path(source.path), source.options).volumes()
+    patients = sorted({ref.patient_id for ref in volumes})
+    split = make_split(patients, spec.stages["split"])
+    saw = StudySplit(dataset="phantom", patients=frozenset([*split.train, *split.validation]))
+    assert saw.patients < set(patients)
+    assert splits(dataset=("phantom",), seed=(0,)) == splits(seed=(1,)) == (saw,)
+    away = StudySplit(dataset="phantom", patients=None)
+    assert splits(**{"dataset": ("phantom",), "split.fold": (0, 3)}) == (saw, away)
+    assert splits(dataset=("hearts",)) == (StudySplit(dataset="hearts", patients=None),)
+    (arm,) = tuned_arms(session, recorded(session).assign(pretrain_key=pd.NA))
+    assert arm.splits == (away,)
 
 
 def test_the_exported_sweep_scores_test_patients(confirmed_session):

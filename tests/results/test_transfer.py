@@ -1,10 +1,22 @@
 """The table of a tuned arm where it was tuned, and elsewhere."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
+from results.report import sections
 from results.schema import conform
-from results.transfer import TunedArm, epoch_equivalents, transfer_table
+from results.transfer import (
+    NEVER_SEEN,
+    NOT_KNOWN,
+    SEEN,
+    THE_SAME,
+    StudySplit,
+    TunedArm,
+    epoch_equivalents,
+    transfer_table,
+)
 
 DICE = {
     ("unet", 0): {"none": 0.80, "tuned": 0.82},
@@ -61,20 +73,72 @@ ARM = TunedArm(
     pruner="tuned",
     tuned_on="acdc · unet · seed 0",
     seen=frozenset({job_id("unet", 0, "none"), job_id("unet", 0, "tuned")}),
+    splits=(StudySplit(dataset="acdc", patients=frozenset({"1-0", "1-7", "2-3"})),),
     references=("none",),
 )
 
 
-def test_seen_and_unseen_cells_stand_apart(tables):
+def exposures(tables, arm):
+    found = transfer_table(*tables, [arm])
+    return {(row["backbone"], row["exposure"]): row["n_cells"] for _, row in found.iterrows()}
+
+
+def test_cells_stand_apart_by_what_the_study_saw_of_them(tables):
+    """The study's split tests the patients of seed 0; two of seed 1 trained or validated in it."""
     found = transfer_table(*tables, [ARM])
-    assert list(zip(found["backbone"], found["is_seen"], found["n_cells"], strict=True)) == [
-        ("unet", True, 1), ("resnet", False, 1), ("unet", False, 1),
+    assert list(zip(found["backbone"], found["exposure"], found["n_cells"], strict=True)) == [
+        ("unet", THE_SAME, 1), ("unet", SEEN, 1), ("resnet", NEVER_SEEN, 1),
     ]  # fmt: skip
     more = 0.001 * (N_PATIENTS - 1) / 2
-    expected = [0.02 + more, -0.01 + more, -0.04 + more]
+    expected = [0.02 + more, -0.04 + more, -0.01 + more]
     assert found["difference"].to_list() == pytest.approx(expected)
     assert set(found["n_patients"]) == {N_PATIENTS}
     assert set(found["epochs"]) == {2.0}
+
+
+def test_one_patient_that_the_study_saw_is_enough(tables):
+    one = StudySplit(dataset="acdc", patients=frozenset({"0-5"}))
+    found = exposures(tables, replace(ARM, splits=(one,)))
+    assert found == {("unet", THE_SAME): 1, ("unet", NEVER_SEEN): 1, ("resnet", SEEN): 1}
+
+
+def test_patients_are_unseen_only_if_every_split_of_the_study_is_known(tables):
+    lost = StudySplit(dataset="acdc", patients=None)
+    found = exposures(tables, replace(ARM, splits=(lost, *ARM.splits)))
+    assert found == {("unet", THE_SAME): 1, ("unet", SEEN): 1, ("resnet", NOT_KNOWN): 1}
+    found = exposures(tables, replace(ARM, splits=(lost,)))
+    assert found == {("unet", THE_SAME): 1, ("unet", NOT_KNOWN): 1, ("resnet", NOT_KNOWN): 1}
+
+
+def test_a_study_on_another_dataset_saw_none_of_these_patients(tables):
+    elsewhere = [
+        StudySplit(dataset="amos", patients=patients) for patients in (None, frozenset({"1-0"}))
+    ]
+    found = exposures(tables, replace(ARM, seen=frozenset(), splits=tuple(elsewhere)))
+    assert found == {("unet", NEVER_SEEN): 2, ("resnet", NEVER_SEEN): 1}
+
+
+def test_patients_of_the_other_subset_do_not_count(tables):
+    jobs, patients, trajectories = tables
+    validating = patients.assign(subset="validation", patient_id="1-0")
+    both = pd.concat([patients, validating], ignore_index=True)
+    assert exposures((jobs, both, trajectories), ARM) == exposures(tables, ARM)
+
+
+def test_the_report_says_what_the_study_saw(tables):
+    jobs, patients, trajectories = tables
+    by_name = {"patients": patients, "trajectories": trajectories}
+    (section,) = [
+        section
+        for section in sections(jobs, by_name, [ARM])
+        if section.title.startswith("Tuned settings")
+    ]
+    assert [line[2] for line in section.lines] == [
+        "acdc · unet, the same",
+        "acdc · unet, other cells, patients the study saw",
+        "acdc · resnet, never seen",
+    ]
+    assert "of whose test patients none trained or validated" in section.text
 
 
 def test_cost_counts_the_operations_that_were_there(tables):

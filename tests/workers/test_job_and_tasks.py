@@ -81,7 +81,7 @@ ANOTHER = {
     "stop_operations": 2, "stop_edge_share": 0.5, "stop_patience_epochs": 9, "prune_edges": True,
     "join": "added", "alpha_optimiser": "adam_l2",
     "pace": SearchPace(start_share=0.5), "keep_features": False, "enabled": False,
-    "normalisation": "ct", "n_neighbours": 1, "test": "official",
+    "normalisation": "ct", "n_neighbours": 1, "test": "official", "validation": "next_fold",
     "flips": False, "rotation_degrees": 5.0, "scale": 0.2, "shift": 0.2, "intensity": 0.2,
     "noise_sd": 0.2,
 }  # fmt: skip
@@ -117,6 +117,17 @@ def test_a_split_file_counts_by_content_and_not_by_path():
 
     assert with_file("/a/s.json", "1" * 16).job_id == with_file("/b/s.json", "1" * 16).job_id
     assert with_file("/a/s.json", "1" * 16).job_id != with_file("/a/s.json", "2" * 16).job_id
+
+
+def test_the_share_of_validation_patients_counts_only_where_a_share_validates():
+    def keys_with(**changes):
+        return full_keys(job(settings=replace(SETTINGS, split=SplitSettings(**changes))))
+
+    assert keys_with(validation="first") == full_keys(job())
+    rotated = keys_with(validation="next_fold")
+    assert rotated == keys_with(validation="next_fold", validation_share=0.5)
+    assert rotated["prepare"] == full_keys(job())["prepare"]
+    assert all(rotated[kind] != key for kind, key in full_keys(job()).items() if kind != "prepare")
 
 
 def test_the_hash_ignores_the_order_of_keys_and_refuses_what_is_not_plain():

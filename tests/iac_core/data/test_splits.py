@@ -101,6 +101,68 @@ def test_the_official_test_part_is_the_test_part_and_folds_rotate_the_validation
     assert len({patient for split in splits for patient in split.validation}) == 3 * 8
 
 
+NEXT = SplitSettings(validation="next_fold")
+
+
+@given(st.integers(3, 7), st.integers(0, 40), st.integers(0, 5), st.integers(2, 9))
+def test_with_the_next_fold_every_patient_tests_once_and_validates_once(
+    n_folds, n_more, seed, n_train
+):
+    patients = [f"p{number}" for number in range(n_folds + n_more)]
+    tested, validated = [], []
+    for fold in range(n_folds):
+        settings = replace(NEXT, n_folds=n_folds, fold=fold, seed=seed)
+        split = make_split(patients, settings)
+        assert sorted([*split.train, *split.validation, *split.test]) == sorted(patients)
+        assert split.train
+        following = make_split(patients, replace(settings, fold=(fold + 1) % n_folds))
+        assert split.validation == following.test
+        scarce = make_split(patients, replace(settings, n_train_patients=n_train))
+        assert len(scarce.train) == min(n_train, len(split.train))
+        assert set(scarce.train) <= set(split.train)
+        assert (scarce.validation, scarce.test) == (split.validation, split.test)
+        tested += split.test
+        validated += split.validation
+    assert sorted(tested) == sorted(validated) == sorted(patients)
+
+
+def test_the_test_fold_is_the_same_whoever_validates_and_the_share_is_ignored():
+    for fold in range(5):
+        settings = replace(NEXT, fold=fold)
+        split = make_split(PATIENTS, settings)
+        assert split.test == make_split(PATIENTS, SplitSettings(fold=fold)).test
+        assert split == make_split(PATIENTS, replace(settings, validation_share=0.5))
+
+
+def test_two_folds_leave_nobody_to_train_beside_the_next_fold():
+    with pytest.raises(ConfigError, match=r"n_folds must be at least 3 .*, got 2"):
+        replace(NEXT, n_folds=2)
+
+
+@given(st.integers(3, 6), st.integers(0, 20), st.integers(1, 9), st.integers(0, 3))
+def test_beside_an_official_part_the_others_are_dealt_and_validate_once(
+    n_folds, n_more, n_official, seed
+):
+    others = [f"p{number}" for number in range(n_folds + n_more)]
+    official = [f"test{number}" for number in range(n_official)]
+    validated = []
+    for fold in range(n_folds):
+        settings = replace(NEXT, test="official", n_folds=n_folds, fold=fold, seed=seed)
+        split = make_split([*others, *official], settings, official)
+        assert split.test == tuple(sorted(official))
+        assert sorted([*split.train, *split.validation]) == sorted(others)
+        scarce = replace(settings, n_train_patients=2, validation_share=0.5)
+        assert set(make_split([*others, *official], scarce, official).train) <= set(split.train)
+        validated += split.validation
+    assert sorted(validated) == sorted(others)
+
+
+def test_fewer_patients_than_folds_beside_an_official_part_are_refused():
+    settings = replace(NEXT, test="official", fold=3)
+    with pytest.raises(ConfigError, match=r"got none in 'validation' .*; use fewer folds"):
+        make_split(PATIENTS[:10], settings, PATIENTS[4:])
+
+
 def test_without_an_official_part_the_fold_is_tested():
     fold = make_split(PATIENTS, replace(OFFICIAL, test="fold"))
     assert make_split(PATIENTS, OFFICIAL) == fold
