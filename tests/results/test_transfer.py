@@ -64,7 +64,7 @@ def tables():
             ]  # fmt: skip
     return (
         conform("jobs", pd.DataFrame(jobs)),
-        pd.DataFrame(patients),
+        conform("patients", pd.DataFrame(patients)),
         conform("trajectories", pd.DataFrame(trajectories)),
     )
 
