@@ -415,9 +415,20 @@ def _ordered(pruners: Sequence[str]) -> list[str]:
 
 
 def _with_missing(jobs: pd.DataFrame, expected: pd.DataFrame | None) -> pd.DataFrame:
-    """Add a row with status ``missing`` for every expected job that has none."""
+    """Add a row with status ``missing`` for every expected job that has none.
+
+    A job that an older version ran has no value of a setting that came later: it gets the value
+    that its id stands for, so that it is the same kind of job as its newer siblings.
+    """
     if expected is None:
         return jobs
+    jobs = jobs.copy()
+    by_id = expected.drop_duplicates("job_id").set_index("job_id")
+    for name in by_id.columns:
+        if str(name).startswith("config_") and (name not in jobs or jobs[name].isna().any()):
+            implied = jobs["job_id"].map(by_id[name])
+            known = jobs[name].astype(object) if name in jobs else implied
+            jobs[name] = known.where(known.notna(), implied)
     absent = expected[~expected["job_id"].isin(set(jobs["job_id"]))]
     if len(absent) == 0:
         return jobs

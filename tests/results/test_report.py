@@ -97,6 +97,20 @@ def test_missing_and_failed_jobs_are_shown_and_never_averaged_over_in_silence(tm
     assert "NaN loss" in text
 
 
+def test_a_setting_that_came_later_does_not_part_old_jobs_from_new_ones(tmp_path):
+    """Seed 0 was run before `cell.start` existed, seed 1 after it."""
+    frame = tables(ROWS)
+    frame["jobs"]["config_cell_start"] = [
+        None if seed == 0 else "plain" for seed in frame["jobs"]["seed"]
+    ]
+    expected = pd.DataFrame(ROWS)[["job_id", "dataset", "backbone", "pruner", "seed"]]
+    expected["config_cell_start"], expected["config_cell_form"] = "plain", "replace"
+    paths = write_report(frame, tmp_path, sweep="s", expected_jobs=expected)
+    text = paths.markdown.read_text()
+    assert "cell_start" not in text
+    assert "| none | 0.870 ± 0.014 |" in text
+
+
 def test_a_refused_speedup_has_its_reason_below_the_table(tmp_path):
     rows = [row | {"search_exclusive": False} for row in ROWS]
     text = write_report(tables(rows), tmp_path, sweep="s").markdown.read_text()
