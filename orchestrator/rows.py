@@ -21,7 +21,9 @@ Rows = list[dict[str, Any]]
 _LIVENESS = "liveness.json"
 """File of a search stage: what each look at alpha's gradients found."""
 _START = -1
-"""Kept epoch of a training whose starting state was the best."""
+"""Epoch that stands for the state that a training started from."""
+_OF_AN_EPOCH = ("epoch", "train_loss", "validation_dice", "learning_rate", "seconds")
+"""What the table of curves has of an entry of a stage's curve."""
 
 
 def job_tables(
@@ -60,6 +62,7 @@ def job_tables(
         "trajectories": [{**search_ids, **row} for row in _trajectory_rows(records, store)],
         "events": [{**search_ids, **row} for row in _event_rows(records, store)],
         "liveness": [{**search_ids, **row} for row in _liveness_rows(records, store)],
+        "curves": [{**ids, **row} for row in _curve_rows(records, store)],
         "stages": _stage_rows(state_tasks, records, store, job.job_id),
     }
     assert set(tables) == set(TABLES)
@@ -235,6 +238,22 @@ def _liveness_rows(records: Mapping[str, StageRecord], store: StageStore) -> Row
     record = records.get("search")
     content = None if record is None else store.read("search", record.key, _LIVENESS)
     return [] if content is None else list(json.loads(content)["looks"])
+
+
+def _curve_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
+    """Rows of every epoch of a retraining, after one of its starting state where that was scored.
+
+    What an entry of an older version lacks is null, and so is a Dice that was not computed.
+    """
+    record = records.get("retrain")
+    content = None if record is None else store.read("retrain", record.key, CURVE)
+    if record is None or content is None:
+        return []
+    rows = [{name: entry.get(name) for name in _OF_AN_EPOCH} for entry in json.loads(content)]
+    start = record.outcome.get("start_validation_dice")
+    if start is not None:
+        rows.insert(0, {"epoch": _START, "validation_dice": start})
+    return [{"stage": "retrain", **row} for row in rows]
 
 
 def _stage_rows(

@@ -30,6 +30,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.rows import curves, job_tables
+from results.schema import SCHEMA_VERSION
 from results.store import write_table
 from workers.job import Job, content_hash
 from workers.lease import TIME_TO_LIVE_S, Lease, LeaseLostError, LeaseWatch
@@ -106,9 +107,13 @@ class FinishedJob:
     trial: FinishedTrial | None = None
 
     def digest(self) -> str:
-        """Return what changes when the job's rows change: its stage keys, or its failure."""
+        """Return what changes when the job's rows change: stage keys, failure, version of tables.
+
+        A run that an older version wrote is so written anew while its stages are in the store.
+        """
         keys = [task.key for task in self.tasks]
-        return content_hash([keys, self.failure.error if self.failure else ""])
+        error = self.failure.error if self.failure else ""
+        return content_hash([keys, error, SCHEMA_VERSION])
 
 
 class Tracker:

@@ -26,6 +26,7 @@ _SORT_KEYS: dict[str, list[str]] = {
     "trajectories": ["job_id", "epoch", "level", "edge", "operation"],
     "events": ["job_id", "epoch", "level", "edge", "rule"],
     "liveness": ["job_id", "look", "level", "edge"],
+    "curves": ["job_id", "stage", "epoch"],
     "stages": ["kind", "key", "attempt_id", "job_id"],
 }
 

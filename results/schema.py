@@ -7,7 +7,7 @@ import pandas as pd
 
 from results.errors import SchemaError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 CONFIG_PREFIX = "config_"
 
 ColumnType = Literal["string", "int64", "float64", "bool"]
@@ -191,6 +191,25 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("bound", "float64", "", "what the evidence of a living edge exceeds"),
         Column("is_alive", "bool", "", "the evidence exceeded the bound at this look or before"),
         Column("entropy_bits", "float64", "bits", "entropy of the operation importance"),
+    ),
+    "curves": (
+        *_JOB_IDS,
+        Column("stage", "string", "", "kind of the training's stage: retrain"),
+        Column(
+            "epoch",
+            "int64",
+            "epochs",
+            "epoch of the training, from 0; -1 is the state that it started from",
+        ),
+        Column("train_loss", "float64", "", "mean loss of the epoch's steps, null at the start"),
+        Column(
+            "validation_dice",
+            "float64",
+            "",
+            "Dice of the validation patients after the epoch, null where not computed",
+        ),
+        Column("learning_rate", "float64", "", "of the epoch's last step, first parameter group"),
+        Column("seconds", "float64", "s", "the epoch with its validation", True),
     ),
     "stages": (
         Column("key", "string", "", "stage key"),

@@ -45,7 +45,7 @@ def comparable(runs):
     tables = load_tables(runs / "tiny" / "tables")
     return {
         name: tables[name].drop(columns=wall_clock_columns(name))
-        for name in ("jobs", "patients", "trajectories", "events")
+        for name in ("jobs", "patients", "trajectories", "events", "curves")
     }
 
 

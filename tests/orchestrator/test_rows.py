@@ -1,4 +1,4 @@
-"""Rows of a search's liveness and of a retraining's start, read from stages in a store."""
+"""Rows of a search's looks, a retraining's curve and its start, read from stages in a store."""
 
 import io
 import json
@@ -40,9 +40,9 @@ def tables(session):
     tasks = stage_tasks(state.job, search.source, {search.key: GENOTYPE})
     retrain = next(task for task in tasks if task.kind == "retrain")
 
-    def rows(search_outcome, search_files, retrain_outcome):
+    def rows(search_outcome, search_files, retrain_outcome, curve=()):
         _finish(session.store, search, search_outcome, search_files | {EVENTS: b"[]"})
-        _finish(session.store, retrain, retrain_outcome, {CURVE: b"[]"})
+        _finish(session.store, retrain, retrain_outcome, {CURVE: json.dumps(curve).encode()})
         return job_tables(tasks, session.store, sweep="s")
 
     return rows
@@ -124,3 +124,39 @@ def test_stages_of_an_older_version_say_nothing(tables):
     names = ["search_is_alive", "live_edge_share", "cell_contribution"]
     assert found["jobs"][[*names, "start_val_dice", "retrain_kept_start"]].isna().all(axis=None)
     assert found["jobs"]["best_retrain_epoch"].tolist() == [3]
+
+
+CURVE_ROWS = [
+    {
+        "epoch": epoch, "train_loss": 0.5 - 0.1 * epoch, "validation_dice": dice,
+        "learning_rate": 1e-3 / (epoch + 1), "seconds": 2.0, "ended_at": 1.8e9 + epoch,
+    }
+    for epoch, dice in enumerate([float("nan"), 0.75, 0.7])
+]  # fmt: skip
+
+
+def test_a_retraining_leaves_a_row_per_epoch_after_one_of_its_start(tables):
+    outcome = {"best_epoch": 1, "start_validation_dice": 0.71}
+    found = tables(SEARCH, {TRAJECTORY: trajectory()}, outcome, CURVE_ROWS)
+    rows = found["curves"]
+    assert set(rows["job_id"]) == set(found["jobs"]["job_id"])
+    assert set(rows["stage"]) == {"retrain"}
+    assert rows["epoch"].tolist() == [-1, 0, 1, 2]
+    assert rows["validation_dice"].isna().tolist() == [False, True, False, False]
+    assert rows["validation_dice"].dropna().tolist() == [0.71, 0.75, 0.7]
+    assert rows["train_loss"].tolist()[1:] == [0.5, 0.4, 0.3]
+    assert rows["learning_rate"].tolist()[1:] == [1e-3, 5e-4, 1e-3 / 3]
+    assert rows["seconds"].tolist()[1:] == [2.0] * 3
+    assert rows.loc[0, ["train_loss", "learning_rate", "seconds"]].isna().all()
+
+
+def test_a_retraining_that_did_not_score_its_start_has_no_row_of_it(tables):
+    found = tables(SEARCH, {TRAJECTORY: trajectory()}, {"best_epoch": 1}, CURVE_ROWS)
+    assert found["curves"]["epoch"].tolist() == [0, 1, 2]
+
+
+def test_a_curve_of_an_older_version_leaves_null_what_it_lacks(tables):
+    old = [{"epoch": 0, "train_loss": 0.5, "validation_dice": 0.7}]
+    rows = tables(SEARCH, {TRAJECTORY: trajectory()}, {"best_epoch": 0}, old)["curves"]
+    assert rows["validation_dice"].tolist() == [0.7]
+    assert rows[["learning_rate", "seconds"]].isna().all(axis=None)

@@ -17,6 +17,7 @@ from orchestrator.session import open_sweep
 from orchestrator.tracking import FinishedJob, Tracker, TrackingUnavailable
 from results.collect import collect, load_tables
 from results.errors import CollectError
+from results.schema import SCHEMA_VERSION
 from workers.lease import Lease
 
 pytestmark = pytest.mark.slow
@@ -132,13 +133,36 @@ def test_a_run_of_an_older_version_that_lacks_a_table_has_no_rows_of_it(session,
     root = Path(urlparse(old.info.artifact_uri).path)
     (root / "tables" / "liveness.parquet").unlink()
     (root / "tables" / "events.parquet").unlink()
+    (root / "tables" / "curves.parquet").unlink()
     tables = collect(session.tracking_uri, session.experiment, tmp_path / "tables")
     assert len(tables["jobs"]) == 3
+    assert old.data.tags["iac.job_id"] not in set(tables["curves"]["job_id"])
     assert old.data.tags["iac.job_id"] not in set(tables["events"]["job_id"])
     assert old.data.tags["iac.job_id"] not in set(tables["liveness"]["job_id"])
     (tmp_path / "tables" / "events.parquet").unlink()
     assert len(load_tables(tmp_path / "tables")["events"]) == 0
     assert len(load_tables(tmp_path / "tables")["jobs"]) == 3
+
+
+def test_a_run_that_an_older_version_wrote_gets_its_new_tables_from_the_stages(
+    session, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("orchestrator.tracking.SCHEMA_VERSION", SCHEMA_VERSION - 1)
+    sync_sweep(session)
+    monkeypatch.undo()
+    _, found = runs(session)
+    for run in found:
+        if run.data.tags["iac.kind"] == "job":
+            root = Path(urlparse(run.info.artifact_uri).path)
+            (root / "tables" / "curves.parquet").unlink()
+    assert sync_sweep(session).n_written == 3
+    assert sync_sweep(session).n_written == 0
+    curves = collect(session.tracking_uri, session.experiment, tmp_path / "tables")["curves"]
+    assert set(curves["pruner"]) == {"random", "none"}  # no_cell is not trained again
+    assert set(curves["stage"]) == {"retrain"}
+    by_job = curves.groupby("job_id")["epoch"].apply(list)
+    assert by_job.tolist() == [[-1, 0, 1]] * 2
+    assert curves["validation_dice"].notna().all()
 
 
 def test_rows_of_a_run_that_was_written_anew_replace_those_of_before(session, tmp_path):
