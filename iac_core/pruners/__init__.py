@@ -10,6 +10,7 @@ from iac_core.pruners.js_stability import JsStability, JsStabilityFast
 from iac_core.pruners.magnitude import Magnitude
 from iac_core.pruners.no_pruning import NoPruning
 from iac_core.pruners.shapley import Shapley, ShapleyFast
+from iac_core.pruners.stop_at_epoch import StopAtEpoch
 from iac_core.registry import entry_of
 from iac_core.types import OperationPruner
 
@@ -24,6 +25,7 @@ OPERATION_PRUNERS: dict[str, type[OperationPruner]] = {
     "magnitude": Magnitude,
     "genotype_stability": GenotypeStability,
     "hessian_stop": HessianStop,
+    "stop_at_epoch": StopAtEpoch,
 }
 """Name → class; the class takes an instance of its ``Settings``."""
 

@@ -18,6 +18,7 @@ from iac_core.pruners.js_absolute import JsAbsoluteSettings
 from iac_core.pruners.js_stability import JsStabilityFastSettings, JsStabilitySettings
 from iac_core.pruners.magnitude import MagnitudeSettings
 from iac_core.pruners.shapley import ShapleyFastSettings, ShapleySettings
+from iac_core.pruners.stop_at_epoch import StopAtEpochSettings
 from iac_core.training.search import search
 from iac_core.types import SilentReporter
 
@@ -29,6 +30,7 @@ EAGER = {
     "shapley_fast": ShapleyFastSettings(n_slices=2, max_cost_share=10.0),
     "magnitude": MagnitudeSettings(weak_share=1.0),
     "hessian_stop": HessianStopSettings(first_stop_measurement=3, lag=1, smoothing=1, factor=1e-3),
+    "stop_at_epoch": StopAtEpochSettings(epochs=6),
 }
 """Settings under which a pruner acts within a dozen epochs, where its defaults do not."""
 
@@ -100,6 +102,21 @@ def test_a_search_is_the_same_again_and_when_it_was_stopped(name, make_room):
     ]
 
 
+def test_a_search_that_stops_at_an_epoch_is_the_full_one_until_then(make_room):
+    whole, found = run("none", make_room("whole")), run("stop_at_epoch", make_room("found"))
+    assert len(found.curve) == 6
+    assert np.array_equal(found.alpha, whole.alpha[:6])
+    assert np.array_equal(found.beta, whole.beta[:6])
+    (event,) = found.events
+    assert (event["rule"], event["epoch"], event["edge"]) == ("epochs_run", 5, -1)
+    real = [name != "none" for name in found.operations]
+    chosen = {(edge.source, edge.target): edge.operation for edge in found.genotype.level(0)}
+    for edge, place in enumerate(found.edges):
+        if place in chosen:
+            best = np.where(real, whole.alpha[5, 0, edge], -np.inf).argmax()
+            assert chosen[place] == found.operations[best]
+
+
 LONG = SearchSettings(epochs=40, batch_size=4, steps_per_epoch=4, alpha_warmup_epochs=1)
 
 
@@ -107,9 +124,13 @@ LONG = SearchSettings(epochs=40, batch_size=4, steps_per_epoch=4, alpha_warmup_e
 @pytest.mark.parametrize("name", ["js_stability", "js_stability_fast"])
 def test_a_planted_operation_is_found_in_a_real_supernet(make_room, name):
     found = run(name, make_room(), settings=LONG, rules=OPERATION_PRUNERS[name].Settings())
-    active = found.active[-1, 0]
-    assert active[np.arange(5), PLANT].all()
-    assert (active.sum(axis=-1) <= 4).mean() >= 0.9
+    # After the last pruning, which `active` shows from the next epoch on.
+    kept = [set(found.operations) for _ in found.edges]
+    for event in found.events:
+        if event["edge"] >= 0:
+            kept[event["edge"]] -= set(event["operations"])
+    assert all(found.operations[k] in left for k, left in zip(PLANT, kept, strict=True))
+    assert np.mean([len(left) <= 4 for left in kept]) >= 0.9
     assert found.live_edge_share == 1
     chosen = {(edge.source, edge.target): edge.operation for edge in found.genotype.level(0)}
     truth = {edge: found.operations[k] for edge, k in zip(found.edges, PLANT, strict=True)}
