@@ -36,8 +36,8 @@ from pandas.testing import assert_frame_equal
 
 from benchmarks.servers import MlflowServer, PostgresServer, Server
 from iac_core.data.phantom import PhantomSettings, write_phantom
-from results.collect import load_tables
 from results.schema import wall_clock_columns
+from results.store import read_tables
 from workers.run_stage import COMPLETIONS
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +114,7 @@ class Round:
 
     def tables(self) -> dict[str, object]:
         """Return the tables without wall-clock columns."""
-        found = load_tables(self.folder / "runs" / "chaos" / "tables")
+        found = read_tables(self.folder / "runs" / "chaos" / "tables")
         return {name: found[name].drop(columns=wall_clock_columns(name)) for name in COMPARED}
 
     def close(self) -> None:

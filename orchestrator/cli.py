@@ -314,6 +314,10 @@ def report(
     experiment: Annotated[
         str | None, typer.Option(help="Experiment on that server, without a sweep file.")
     ] = None,
+    tables_in: Annotated[
+        Path | None,
+        typer.Option("--tables", help="Folder of recorded tables, or of parts; no MLflow then."),
+    ] = None,
 ) -> None:
     """Draw tables from MLflow and write the report: Markdown, LaTeX, HTML."""
     from orchestrator.reporting import report_from_tracking, report_sweep, sync_sweep
@@ -324,11 +328,11 @@ def report(
         paths = report_from_tracking(tracking_uri, experiment, runs / experiment)
     else:
         session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
-        if tracking_uri is None:
+        if tracking_uri is None and tables_in is None:
             trouble = sync_sweep(session).trouble
             if trouble:
                 err.print(Text(f"MLflow is away, the report may lack jobs: {trouble}"))
-        paths = report_sweep(session, tracking_uri)
+        paths = report_sweep(session, tracking_uri, tables_in=tables_in)
     for path in (paths.markdown, paths.latex, paths.html):
         out.print(Text(str(path)), soft_wrap=True)
 

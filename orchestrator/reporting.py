@@ -17,6 +17,7 @@ from orchestrator.tracking import BackgroundTracker, FinishedJob, FinishedTrial,
 from results.collect import collect
 from results.declared import Declaration
 from results.report import ReportPaths, write_report
+from results.store import read_tables
 from results.transfer import StudySplit, TunedArm
 from workers.job import Job, content_hash
 from workers.places import write_file
@@ -24,6 +25,8 @@ from workers.stage_store import StageStore
 from workers.stages import SPLIT
 
 logger = logging.getLogger(__name__)
+
+_DECLARED = "declared.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,15 +93,29 @@ def _without_the_study() -> Iterator[None]:
         logger.warning("the study is left out: %s", error)
 
 
-def report_sweep(session: Session, tracking_uri: str | None) -> ReportPaths:
-    """Draw the sweep's tables from MLflow and write its report; jobs without a run are missing."""
+def report_sweep(
+    session: Session, tracking_uri: str | None, *, tables_in: Path | None = None
+) -> ReportPaths:
+    """Draw the sweep's tables from MLflow and write its report; jobs without a run are missing.
+
+    Args:
+        session: The sweep.
+        tracking_uri: The server; None is the sweep's own.
+        tables_in: Folder of recorded tables that stand in for those of the server.
+
+    Raises:
+        SchemaError: If that folder has no tables, or a job twice.
+    """
     jobs = session.expansion.jobs
-    tables = collect(
-        tracking_uri or session.tracking_uri,
-        session.experiment,
-        session.run_dir / "tables",
-        job_ids={job.job_id for job in jobs},
-    )
+    if tables_in is not None:
+        tables = read_tables(tables_in)
+    else:
+        tables = collect(
+            tracking_uri or session.tracking_uri,
+            session.experiment,
+            session.run_dir / "tables",
+            job_ids={job.job_id for job in jobs},
+        )
     expected = pd.DataFrame(
         [
             {
@@ -112,6 +129,15 @@ def report_sweep(session: Session, tracking_uri: str | None) -> ReportPaths:
             for job in jobs
         ]
     )
+    is_older = (
+        tables_in is not None and not expected["job_id"].isin(tables["jobs"]["job_id"]).any()
+    )
+    if is_older:
+        logger.warning(
+            "%s: no job of these tables is one of the sweep file's as it is today; the report is "
+            "of the tables alone",
+            tables_in,
+        )
     study = None
     if session.spec.study is not None:
         from orchestrator.study_report import study_pages
@@ -122,11 +148,12 @@ def report_sweep(session: Session, tracking_uri: str | None) -> ReportPaths:
         tables,
         session.run_dir / "report",
         sweep=session.spec.name,
-        expected_jobs=expected,
+        expected_jobs=None if is_older else expected,
         tuned=tuned_arms(session, tables["jobs"]),
         study=study,
         declared=Declaration(
-            claims=session.spec.compare, n_jobs_done=_jobs_done_at_declaration(session)
+            claims=session.spec.compare,
+            n_jobs_done=_jobs_done_at_declaration(session, tables_in),
         ),
     )
 
@@ -145,9 +172,10 @@ def note_declaration(session: Session, n_jobs_done: int) -> None:
     write_file(_declared(session), json.dumps(noted, indent=1).encode())
 
 
-def _jobs_done_at_declaration(session: Session) -> int | None:
+def _jobs_done_at_declaration(session: Session, folder: Path | None = None) -> int | None:
+    path = _declared(session) if folder is None else folder / _DECLARED
     try:
-        noted = json.loads(_declared(session).read_text(encoding="utf-8"))
+        noted = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return int(noted["n_jobs_done"]) if noted.get("claims") == _claims(session) else None
@@ -158,7 +186,7 @@ def _claims(session: Session) -> list[dict[str, str]]:
 
 
 def _declared(session: Session) -> Path:
-    return session.run_dir / "declared.json"
+    return session.run_dir / _DECLARED
 
 
 def tuned_arms(session: Session, recorded: pd.DataFrame) -> list[TunedArm]:

@@ -117,6 +117,7 @@ def _job_row(
         name: search.get(name)
         for name in (
             "search_s",
+            "search_compile_s",
             "search_epochs",
             "search_epochs_full",
             "search_exclusive",

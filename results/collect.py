@@ -87,17 +87,6 @@ def _is_wanted(run: Run, job_ids: set[str] | None) -> bool:
     return run.data.tags["iac.job_id"] in job_ids
 
 
-def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
-    """Read the tables that `collect` wrote; one that an older version did not know is empty.
-
-    Raises:
-        FileNotFoundError: If the folder has no table of jobs.
-    """
-    jobs = read_table(folder / "jobs.parquet", "jobs")
-    others = {name: _rows_of(folder, name) for name in TABLES if name != "jobs"}
-    return {"jobs": jobs, **others}
-
-
 def _rows_of(folder: Path, table: str) -> pd.DataFrame:
     """Rows of a table, none if its file is not there."""
     path = folder / f"{table}.parquet"

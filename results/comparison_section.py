@@ -48,7 +48,8 @@ def comparison_sections(
     of_claims = [(claim.arm, claim.reference) for claim in declared.claims]
     others = [pair for pair in _usual_pairs(jobs) if pair not in of_claims]
     differences = comparison_table(jobs, patients, others, subset)
-    checked = sensitivity_table(jobs, patients, of_claims or others, subset)
+    first = [pair for pair in others if pair[1] == others[0][1]]
+    checked = sensitivity_table(jobs, patients, of_claims or first, subset)
     return [
         _claims_section(claims, declared, names, named, subset),
         _differences_section(differences, names, named, subset),

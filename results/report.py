@@ -460,11 +460,21 @@ def _facts(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[tuple
         (f"{subset.capitalize()} patients", str(scored["patient_id"].nunique())),
         ("Classes", ", ".join(sorted(scored["class_name"].dropna().unique()))),
         ("Stages computed", ", ".join(f"{n} {kind}" for kind, n in computed.items())),
+        *_compilation(done),
         ("Device", ", ".join(sorted(done["device"].dropna().unique()))),
         ("Threads", ", ".join(sorted({str(n) for n in done["n_threads"].dropna()}))),
         ("Commit", ", ".join(sorted({str(c) for c in done["commit"].dropna() if c})) or "unknown"),
         ("Versions", ", ".join(f"{k} {v}" for k, v in package_versions(done).items() if v)),
     ]
+
+
+def _compilation(done: pd.DataFrame) -> list[tuple[str, str]]:
+    """What compiling cost before a search, beside the seconds of searches."""
+    seconds = done["search_compile_s"].dropna()
+    if len(seconds) == 0:
+        return []
+    words = f"{seconds.max():.0f} s before the first search on a machine, in no search's seconds"
+    return [("Compilation", words)]
 
 
 def _illustrations(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Illustration]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.errors import SchemaError
-from results.schema import SCHEMA_VERSION, columns, conform
+from results.schema import SCHEMA_VERSION, TABLES, columns, conform
 
 _VERSION_KEY = b"iac.schema_version"
 
@@ -66,6 +66,47 @@ def read_table(path: Path, table: str) -> pd.DataFrame:
             f"{path}: the table must be {table!r}, got {found!r}; give the right file"
         )
     return conform(table, arrow.to_pandas(types_mapper=_nullable))
+
+
+def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Read every table of a folder, or of its parts (folders ``part=…``) joined.
+
+    Args:
+        folder: With ``jobs.parquet`` and others, or with parts that have them. A table that is
+            missing has no rows.
+
+    Raises:
+        SchemaError: If there is no ``jobs.parquet``, or a job stands in two parts.
+    """
+    parts = sorted(path.parent for path in folder.glob("part=*/jobs.parquet")) or [folder]
+    if not (parts[0] / "jobs.parquet").exists():
+        raise SchemaError(
+            f"{folder}: a folder of tables must have jobs.parquet, or parts (part=NAME) that do; "
+            "give the right folder"
+        )
+    jobs = {part: read_table(part / "jobs.parquet", "jobs") for part in parts}
+    of_job: dict[str, Path] = {}
+    for part, frame in jobs.items():
+        for job_id in frame["job_id"]:
+            if job_id in of_job:
+                raise SchemaError(
+                    f"{part}: a job must stand in one part, got {job_id} also in "
+                    f"{of_job[job_id]}; remove one of the parts"
+                )
+            of_job[job_id] = part
+    found = {}
+    for table in TABLES:
+        frames = [
+            read_table(part / f"{table}.parquet", table)
+            for part in parts
+            if (part / f"{table}.parquet").exists()
+        ]
+        joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+        if table == "stages" and len(joined):
+            # A stage that jobs of several parts share was run once.
+            joined = joined.drop_duplicates(["key", "job_id", "attempt_id"], ignore_index=True)
+        found[table] = conform(table, joined)
+    return found
 
 
 def write_json(path: Path, value: object) -> None:

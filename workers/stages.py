@@ -4,6 +4,7 @@ A function gets a `StageRoom` and writes its files into the room's folder; what 
 outcome, small plain values for the manifest.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from iac_core.pruners.evidence import GRADIENT_SUMS
 from iac_core.training.fit import FitResult, TrainingRoom, evaluation_mode
 from iac_core.training.pretrain import pretrain, train_longer
 from iac_core.training.retrain import retrain
-from iac_core.training.search import search
+from iac_core.training.search import compile_kernels, search
 from iac_core.training.searches import SearchKind, search_kind
 from iac_core.types import Reporter
 from workers.provenance import OtherLoad
@@ -163,6 +164,7 @@ def search_stage(room: StageRoom) -> Outcome:
     if kind is not None:
         return _search_of_kind(room, kind)
     job, data = room.task.job, room.data()
+    compile_s = _compile()
     load = OtherLoad()
     record = search(
         _trained_backbone(room, data),
@@ -197,6 +199,7 @@ def search_stage(room: StageRoom) -> Outcome:
         "live_edge_share": record.live_edge_share,
         "cell_contribution": float(record.contribution.min()),
         "search_s": record.search_s,
+        "search_compile_s": compile_s,
         "search_epochs": len(record.curve),
         "search_epochs_full": job.settings.search.epochs,
         "n_steps_per_epoch": record.n_steps,
@@ -209,6 +212,7 @@ def search_stage(room: StageRoom) -> Outcome:
 def _search_of_kind(room: StageRoom, kind: SearchKind) -> Outcome:
     """Search by something else than an operation pruner: there is no trajectory of alpha."""
     job, data = room.task.job, room.data()
+    compile_s = _compile()
     load = OtherLoad()
     found = kind.run(
         _trained_backbone(room, data),
@@ -226,6 +230,7 @@ def _search_of_kind(room: StageRoom, kind: SearchKind) -> Outcome:
     return {
         "genotype": genotype,
         "search_s": found.search_s,
+        "search_compile_s": compile_s,
         "search_epochs": len(found.curve),
         "search_epochs_full": len(found.curve),
         "n_steps_per_epoch": found.n_steps,
@@ -233,6 +238,13 @@ def _search_of_kind(room: StageRoom, kind: SearchKind) -> Outcome:
         "search_other_load": load.share(),
         **found.outcome(),
     }
+
+
+def _compile() -> float:
+    """Compile the kernels of a search; return the seconds, which no search counts."""
+    started = time.perf_counter()
+    compile_kernels()
+    return time.perf_counter() - started
 
 
 def retrain_stage(room: StageRoom) -> Outcome:

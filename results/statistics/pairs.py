@@ -59,9 +59,9 @@ def scored(
 
 
 def _joined(jobs: pd.DataFrame, names: Sequence[str]) -> pd.Series:
-    if not names:
-        return pd.Series("", index=jobs.index)
-    joined: pd.Series = jobs[list(names)].astype(str).agg("|".join, axis=1)
+    joined = pd.Series("", index=jobs.index)
+    for name in names:
+        joined += "|" + jobs[name].map(lambda value: "" if pd.isna(value) else str(value))
     return joined
 
 

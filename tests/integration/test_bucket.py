@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from s3_server import SECRET, objects
 
-from results.collect import load_tables
 from results.schema import wall_clock_columns
+from results.store import read_tables
 from workers.stage_store import StageStore
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def finish(driver, code=0):
 
 
 def comparable(runs):
-    tables = load_tables(runs / "tiny" / "tables")
+    tables = read_tables(runs / "tiny" / "tables")
     return {
         name: tables[name].drop(columns=wall_clock_columns(name))
         for name in ("jobs", "patients", "trajectories", "events", "curves")
@@ -123,6 +123,6 @@ def test_workers_on_ray_share_a_bucket_and_stop_by_a_note(write_sweep, tmp_path,
     assert "goes on from here" in output
     output = finish(start(sweep, runs, "run", IAC_CACHE=str(tmp_path / "other")))
     assert "pretrain" not in started(output)
-    stages = load_tables(runs / "tiny" / "tables")["stages"]
+    stages = read_tables(runs / "tiny" / "tables")["stages"]
     assert "stopped" in set(stages["outcome"])
     assert StageStore(s3_root).place.names("stops") == frozenset()

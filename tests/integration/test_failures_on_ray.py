@@ -16,8 +16,8 @@ import pytest
 from orchestrator.ray_executor import RayExecutor
 from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
-from results.collect import load_tables
 from results.schema import wall_clock_columns
+from results.store import read_tables
 from workers.preemption import PREEMPTION_FILE
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -66,7 +66,7 @@ def searching(runs, min_epoch, timeout_s=240):
 
 
 def comparable(runs):
-    tables = load_tables(runs / "tiny" / "tables")
+    tables = read_tables(runs / "tiny" / "tables")
     return {
         name: tables[name].drop(columns=wall_clock_columns(name))
         for name in ("jobs", "patients", "trajectories", "events", "curves")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from results.collect import load_tables
+from results.store import read_tables
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -102,7 +102,7 @@ def test_ctrl_c_checkpoints_and_the_same_command_goes_on(sweep, tmp_path):
     assert "Traceback" not in output
     assert list((runs / "store" / "attempts").glob("search-*/*/checkpoint.pt"))
     run(sweep, runs)
-    stages = load_tables(runs / "tiny" / "tables")["stages"]
+    stages = read_tables(runs / "tiny" / "tables")["stages"]
     assert "stopped" in set(stages["outcome"])
     workers = stages[(stages["outcome"] == "done") & (stages["kind"] != "prepare")]
     assert workers["pid"].nunique() < len(workers), "workers stay warm from stage to stage"

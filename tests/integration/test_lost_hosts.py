@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from hosts import Network, NodesOfThisMachine, why_not
 
-from results.collect import load_tables
 from results.schema import wall_clock_columns
+from results.store import read_tables
 
 ROOT = Path(__file__).parents[2]
 WHY_NOT = why_not()
@@ -52,7 +52,7 @@ def wait(condition, what, timeout_s=240):
 
 
 def comparable(runs):
-    tables = load_tables(runs / "tiny" / "tables")
+    tables = read_tables(runs / "tiny" / "tables")
     return {
         name: tables[name].drop(columns=wall_clock_columns(name))
         for name in ("jobs", "patients", "trajectories", "events", "curves")
@@ -97,6 +97,6 @@ def test_a_host_is_cut_off_and_another_killed_and_the_sweep_ends_whole(
         assert driver.returncode == 0, output
     for name, frame in comparable(calm).items():
         pd.testing.assert_frame_equal(comparable(hard)[name], frame, obj=name)
-    stages = load_tables(hard / "tiny" / "tables")["stages"]
+    stages = read_tables(hard / "tiny" / "tables")["stages"]
     assert (stages[stages["outcome"] == "done"].groupby("key").size() == 1).all()
     assert "lost" in set(stages["outcome"])

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from results.collect import load_tables
 from results.schema import wall_clock_columns
+from results.store import read_tables
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def finish(driver):
 
 
 def comparable(runs):
-    tables = load_tables(runs / "tiny" / "tables")
+    tables = read_tables(runs / "tiny" / "tables")
     return {
         name: tables[name].drop(columns=wall_clock_columns(name))
         for name in ("jobs", "patients", "trajectories", "events", "curves")

@@ -15,7 +15,7 @@ from orchestrator.executors import InlineExecutor
 from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.tracking import BackgroundTracker, FinishedJob, Tracker
-from results.collect import load_tables
+from results.store import read_tables
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +64,7 @@ def test_a_server_away_for_a_whole_sweep_has_everything_after_sync(
     words = ["--tracking-uri", server.uri, "--experiment", "tiny"]
     ended = CliRunner().invoke(app, ["report", *words, "--runs", str(tmp_path / "laptop")])
     assert ended.exit_code == 0, ended.output
-    tables = load_tables(tmp_path / "laptop" / "tiny" / "tables")
+    tables = read_tables(tmp_path / "laptop" / "tiny" / "tables")
     assert tables["jobs"]["status"].tolist() == ["done"] * 2
     assert tables["jobs"]["test_dice"].notna().all()
     assert set(tables["patients"]["job_id"]) == set(tables["jobs"]["job_id"])

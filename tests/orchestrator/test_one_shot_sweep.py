@@ -25,7 +25,7 @@ from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep, tables
 from orchestrator.study_export import _type_of
 from orchestrator.tracking import FinishedJob
-from results.collect import load_tables
+from results.store import read_tables
 from workers.stages import TRAJECTORY
 
 SETTINGS = (
@@ -107,7 +107,7 @@ def test_tables_and_report_show_the_search(swept):
     assert tracking.trouble == ""
     paths = report_sweep(session, None)
     assert "| one_shot |" in paths.markdown.read_text()
-    found = load_tables(session.run_dir / "tables")
+    found = read_tables(session.run_dir / "tables")
     assert set(found["trajectories"]["pruner"]) == {"none"}
     (row,) = found["jobs"][found["jobs"]["pruner"] == "one_shot"].to_dict("records")
     assert row["search_s"] > 0

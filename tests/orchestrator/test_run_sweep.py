@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from iac_core.config import SearchPace
@@ -18,6 +19,7 @@ from orchestrator.plan import failure_groups
 from orchestrator.run_sweep import View, request_stop, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.spec import SweepError
+from results.store import write_table
 from workers.stages import STAGES
 
 
@@ -210,13 +212,55 @@ def test_a_pruner_dropped_into_the_table_appears_in_plan_run_and_report(open_tin
         tracking.close("FINISHED")
     assert tracking.trouble == ""
     paths = report_sweep(session, None)
-    assert "| weakest_every |" in paths.markdown.read_text()
-    from results.collect import load_tables
+    assert "| weakest_every" in paths.markdown.read_text()
+    from results.store import read_tables
 
-    events = load_tables(session.run_dir / "tables")["events"]
+    events = read_tables(session.run_dir / "tables")["events"]
     own = events[events["pruner"] == "weakest_every"]
     assert set(own["rule"]) == {"weakest_every"}
     assert sorted(own["epoch"].unique()) == [1, 3, 5]
+
+
+def test_a_report_says_how_many_jobs_were_done_when_the_claims_were_declared(
+    write_sweep, open_tiny, tmp_path
+):
+    from orchestrator.reporting import note_declaration, report_sweep
+
+    def declared(kind):
+        claims = f"    compare: [{{arm: random, reference: no_cell, kind: {kind}}}]\n"
+        path = write_sweep("[no_cell, random]")
+        path.write_text(path.read_text().replace("    grid:", claims + "    grid:"))
+        return open_sweep(path, {}, tmp_path / "runs", needs_data=False)
+
+    jobs = [
+        {"job_id": job.job_id, "status": "done", "pruner": job.pruner, "seed": job.seed,
+         "dataset": "tiny", "backbone": "unet", "genotype": "", "test_dice": 0.5}
+        for job in declared("better").expansion.jobs
+    ]  # fmt: skip
+    patients = [
+        {"job_id": job["job_id"], "subset": "test", "patient_id": f"p{place}", "volume_id": "v",
+         "class_name": "lv", "state": "ok", "dice": 0.5 + 0.01 * place}
+        for job in jobs for place in range(7)
+    ]  # fmt: skip
+    write_table(tmp_path / "record" / "jobs.parquet", "jobs", pd.DataFrame(jobs))
+    write_table(tmp_path / "record" / "patients.parquet", "patients", pd.DataFrame(patients))
+
+    def said(session):
+        paths = report_sweep(session, None, tables_in=tmp_path / "record")
+        return paths.markdown.read_text()
+
+    first, changed = declared("better"), declared("different")
+    assert "is not on record" in said(first)
+    for session, n_done in ((first, 0), (first, 2), (changed, 2)):
+        note_declaration(session, n_done)
+        noted = session.run_dir / "declared.json"
+        (tmp_path / "record" / "declared.json").write_bytes(noted.read_bytes())
+        words = said(session)
+        if session is first:
+            assert "They were declared before any job was done." in words
+        else:
+            assert "declared or changed when 2 jobs were done" in words
+    assert "is not on record" in said(first)
 
 
 class FailsAtFirst:

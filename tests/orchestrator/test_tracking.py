@@ -15,9 +15,10 @@ from orchestrator.reporting import open_tracking, report_from_tracking, sync_swe
 from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.tracking import FinishedJob, Tracker, TrackingUnavailable
-from results.collect import collect, load_tables
+from results.collect import collect
 from results.errors import CollectError
 from results.schema import SCHEMA_VERSION
+from results.store import read_tables
 from workers.lease import Lease
 
 pytestmark = pytest.mark.slow
@@ -140,8 +141,8 @@ def test_a_run_of_an_older_version_that_lacks_a_table_has_no_rows_of_it(session,
     assert old.data.tags["iac.job_id"] not in set(tables["events"]["job_id"])
     assert old.data.tags["iac.job_id"] not in set(tables["liveness"]["job_id"])
     (tmp_path / "tables" / "events.parquet").unlink()
-    assert len(load_tables(tmp_path / "tables")["events"]) == 0
-    assert len(load_tables(tmp_path / "tables")["jobs"]) == 3
+    assert len(read_tables(tmp_path / "tables")["events"]) == 0
+    assert len(read_tables(tmp_path / "tables")["jobs"]) == 3
 
 
 def test_a_run_that_an_older_version_wrote_gets_its_new_tables_from_the_stages(

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from results.collect import load_tables
 from results.early_decision import (
     LAST,
     early_decision_curves,
@@ -16,6 +15,7 @@ from results.early_decision import (
     leading_shares,
 )
 from results.schema import conform, empty
+from results.store import read_tables
 
 RECORDS = Path(__file__).parents[2] / "benchmarks" / "records"
 OPERATIONS = ("none", "a", "b", "c", "d", "e", "f", "g")
@@ -168,7 +168,7 @@ def test_arms_without_searches_have_no_line():
 
 
 def test_the_record_of_full_searches_shows_what_was_counted_apart_from_this():
-    found = load_tables(RECORDS / "acdc_claims")
+    found = read_tables(RECORDS / "acdc_claims")
     full = found["jobs"][found["jobs"]["pruner"] == "none"]
     table = early_decision_table(full, found["trajectories"])
     at = table[table["epoch"] == 45]

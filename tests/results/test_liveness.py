@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from results.collect import load_tables
+from results.errors import SchemaError
 from results.liveness import (
     DEAD,
     arm_name,
@@ -18,6 +18,7 @@ from results.liveness import (
 )
 from results.report import sections, write_report
 from results.schema import conform, empty
+from results.store import read_tables
 
 RECORDS = Path(__file__).parents[2] / "benchmarks" / "records"
 GENOTYPE = '{"n_nodes":1,"levels":[[[0,2,"sep_conv_3x3"],[1,2,"skip_connect"]]]}'
@@ -185,17 +186,17 @@ def test_settings_of_the_grid_are_judged_apart():
 
 
 def test_tables_of_an_older_version_lack_what_is_new():
-    found = load_tables(RECORDS / "acdc_claims")
+    found = read_tables(RECORDS / "acdc_claims")
     assert len(found["jobs"]) == 80
     assert len(found["liveness"]) == 0
     assert found["jobs"][["search_is_alive", "retrain_kept_start"]].isna().all(axis=None)
-    with pytest.raises(FileNotFoundError, match=r"jobs\.parquet"):
-        load_tables(RECORDS)
+    with pytest.raises(SchemaError, match=r"jobs\.parquet"):
+        read_tables(RECORDS)
 
 
 @pytest.mark.slow
 def test_tables_of_an_older_version_make_a_report(tmp_path):
-    found = load_tables(RECORDS / "acdc_claims")
+    found = read_tables(RECORDS / "acdc_claims")
     text = write_report(found, tmp_path, sweep="acdc_claims").markdown.read_text()
     assert "| all | all | all | not recorded |" in text
     assert f": {DEAD}" not in text

@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from results.collect import load_tables
 from results.presence import presence_section, presence_table
 from results.report import sections, write_report
 from results.schema import conform, empty
+from results.store import read_tables
 
 RECORDS = Path(__file__).parents[2] / "benchmarks" / "records"
 
@@ -137,7 +137,7 @@ def test_only_jobs_of_the_group_are_counted():
 
 
 def test_a_record_has_as_many_missed_masks_as_its_table_of_patients():
-    found = load_tables(RECORDS / "acdc_claims")
+    found = read_tables(RECORDS / "acdc_claims")
     table = presence_table(found["jobs"], found["patients"])
     assert table[["n_missed", "n_absent"]].sum().tolist() == [16, 0]
     assert set(table["n_present"]) == {84}

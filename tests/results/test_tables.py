@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from results.aggregate import mean_over_seeds, speedup, varying_settings
 from results.errors import SchemaError
 from results.schema import SCHEMA_VERSION, TABLES, conform, empty, wall_clock_columns
-from results.store import read_table, write_table
+from results.store import read_table, read_tables, write_table
 
 VALUES = {
     "string": st.one_of(st.none(), st.text(st.characters(codec="utf-8"), max_size=6)),
@@ -94,6 +94,36 @@ def test_columns_that_an_older_file_lacks_are_null(tmp_path):
     frame = read_table(path, "events")
     assert frame["rule"].tolist() == ["js_stability"]
     assert frame["threshold"].isna().all()
+
+
+def write_part(folder, job_id):
+    write_table(folder / "jobs.parquet", "jobs", pd.DataFrame({"job_id": [job_id]}))
+    rows = {"job_id": [job_id] * 2, "dice": [0.5, 0.6]}
+    write_table(folder / "patients.parquet", "patients", pd.DataFrame(rows))
+    shared = {"key": "k", "job_id": "a", "attempt_id": "x"}
+    write_table(folder / "stages.parquet", "stages", pd.DataFrame([shared]))
+
+
+def test_parts_of_a_campaign_are_one_set_of_tables(tmp_path):
+    for name, job_id in (("seed0", "a"), ("seed1", "b")):
+        write_part(tmp_path / f"part={name}", job_id)
+    (tmp_path / "part=seed1" / "patients.parquet").unlink()
+    found = read_tables(tmp_path)
+    assert set(found) == set(TABLES)
+    assert found["jobs"]["job_id"].tolist() == ["a", "b"]
+    assert found["patients"]["dice"].tolist() == [0.5, 0.6]
+    assert len(found["stages"]) == 1
+    assert found["jobs"].dtypes["seed"] == "Int64"
+    assert read_tables(tmp_path / "part=seed0")["jobs"]["job_id"].tolist() == ["a"]
+
+
+def test_a_job_in_two_parts_and_a_folder_without_tables_are_refused(tmp_path):
+    for name in ("seed0", "seed1"):
+        write_part(tmp_path / f"part={name}", "a")
+    with pytest.raises(SchemaError, match=r"part=seed1.*must stand in one part, got a also in"):
+        read_tables(tmp_path)
+    with pytest.raises(SchemaError, match=r"must have jobs\.parquet, or parts"):
+        read_tables(tmp_path / "elsewhere")
 
 
 def test_seconds_and_hosts_are_wall_clock_and_scores_are_not():
