@@ -79,7 +79,7 @@ def compared(jobs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cells_differ(part: pd.DataFrame) -> tuple[float, float]:
-    """p of the F-test of cells over cell × seed, and the root of the latter's mean square."""
+    """P of the F-test of cells over cell × seed, and the root of the latter's mean square."""
     table = part.pivot_table(index="pruner", columns="seed", values="val_dice").dropna()
     if min(table.shape) < 2:
         return float("nan"), float("nan")

@@ -87,9 +87,18 @@ def _is_possible(spec: SweepSpec, cell: Cell) -> bool:
 
 
 def _grid(spec: SweepSpec) -> Iterator[Cell]:
-    names = [axis.name for axis in spec.axes]
-    for values in itertools.product(*(axis.values for axis in spec.axes)):
-        yield dict(zip(names, values, strict=True))
+    values = {axis.name: axis.values for axis in spec.axes}
+    of_axis = {name: group for group in spec.together for name in group}
+    # A group stands where its first axis does; alone, an axis is a group of one.
+    groups = list(dict.fromkeys(of_axis.get(name, (name,)) for name in values))
+    steps = [list(zip(*(values[name] for name in group), strict=True)) for group in groups]
+    for chosen in itertools.product(*steps):
+        cell = {
+            name: value
+            for group, step in zip(groups, chosen, strict=True)
+            for name, value in zip(group, step, strict=True)
+        }
+        yield {name: cell[name] for name in values}
 
 
 def _matches(cell: Cell, pattern: Cell) -> bool:

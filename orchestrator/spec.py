@@ -53,6 +53,7 @@ _SWEEP_KEYS = (
     "name",
     "datasets",
     "grid",
+    "together",
     "include",
     "exclude",
     "stages",
@@ -165,6 +166,7 @@ class SweepSpec:
         name: Name of the sweep.
         datasets: Dataset → its folder.
         axes: The grid, the four named axes first, then further settings in the file's order.
+        together: Groups of axes that go through their values side by side, as long as each other.
         include: Cells beside the grid: axis → value.
         exclude: Cells left out: axis → value, partial.
         stages: Section → settings.
@@ -186,6 +188,7 @@ class SweepSpec:
     name: str
     datasets: Mapping[str, DatasetSettings]
     axes: tuple[Axis, ...]
+    together: tuple[tuple[str, ...], ...] = ()
     include: tuple[Mapping[str, Any], ...] = ()
     exclude: tuple[Mapping[str, Any], ...] = ()
     stages: Mapping[str, Any]
@@ -288,6 +291,7 @@ class _Reader:
             "pruner": list(pruners),
         }
         axes = self._axes(sweep.get("grid"), known, stages)
+        together = self._together(sweep.get("together"), axes)
         cells = {
             key: self._cells(key, sweep.get(key), axes, known) for key in ("include", "exclude")
         }
@@ -314,6 +318,7 @@ class _Reader:
             name=name,
             datasets=datasets,
             axes=axes,
+            together=together,
             include=cells["include"],
             exclude=cells["exclude"],
             stages=stages,
@@ -551,6 +556,31 @@ class _Reader:
                 self._axis_value((*place, index), name, value, known, stages)
             axes.append(Axis(name=name, values=tuple(values)))
         return tuple(axes)
+
+    def _together(self, raw: object, axes: Sequence[Axis]) -> tuple[tuple[str, ...], ...]:
+        """Groups of axes of the grid, each in one group, of equal length within it."""
+        if raw is None:
+            return ()
+        example = "write `[[seed, split.fold]]`"
+        if not isinstance(raw, list) or not all(isinstance(group, list) for group in raw):
+            rule = "together must be a list of lists of axes"
+            self._problem(("together",), rule, raw, example)
+            return ()
+        lengths = {axis.name: len(axis.values) for axis in axes}
+        named = [name for group in raw for name in group]
+        for index, group in enumerate(raw):
+            place: Place = ("together", index)
+            unknown = [name for name in group if name not in lengths]
+            for name in unknown:
+                self._unknown(place, name, list(lengths), "an axis in together")
+            if len(group) < 2 or any(named.count(name) > 1 for name in group):
+                rule = "a group in together must name two axes or more, each in one group"
+                self._problem(place, rule, group, example)
+            elif not unknown and len({lengths[name] for name in group}) > 1:
+                found = ", ".join(f"{name} {lengths[name]}" for name in group)
+                rule = "axes that go together must have equally many values"
+                self._problem(place, rule, f"a group with {found}", "give each as many")
+        return tuple(tuple(group) for group in raw)
 
     def _axis_value(
         self,

@@ -23,7 +23,7 @@ def screen(**forms):
                 "pruner": cell, "seed": seed, "status": "done",
                 "val_dice": dice + own[place] + 0.001 * generator.standard_normal(),
                 "retrain_kept_start": place < kept * len(CELLS),
-                **dict(zip(FORM, (0.25 if form == "papers" else 1.0, form, "replace"), strict=True)),
+                FORM[0]: 0.25 if form == "papers" else 1.0, FORM[1]: form, FORM[2]: "replace",
             }
             for seed in range(n_seeds)
             for place, cell in enumerate(CELLS)

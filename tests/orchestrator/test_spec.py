@@ -157,6 +157,16 @@ BAD = [
     ("    resources", "    include: [{pruner: none}]\n    resources", 18, "must name every axis"),
     ("    resources", "    include: none\n    resources", 18, "list of mappings"),
     *(
+        ("    resources", f"    together: {groups}\n    resources", 18, words)
+        for groups, words in (
+            ("seed", "together must be a list of lists"),
+            ("[[seed]]", "must name two axes or more"),
+            ("[[seed, sed]]", "did you mean 'seed'"),
+            ("[[seed, backbone], [backbone, pruner]]", "each in one group"),
+            ("[[seed, pruner]]", "equally many values, got a group with seed 2, pruner 4"),
+        )
+    ),
+    *(
         ("    resources", f"    compare: {claims}\n    resources", 18, words)
         for claims, words in (
             ("none", "compare must be a list of claims"),
@@ -249,6 +259,18 @@ def test_the_grid_is_expanded_in_a_stable_order_without_doubles(tmp_path):
     ]
     assert jobs[6].control == "random"
     assert [job.job_id for job in expand(load(tmp_path, GOOD)).jobs] == [j.job_id for j in jobs]
+
+
+def test_axes_that_go_together_are_not_crossed(tmp_path):
+    text = GOOD.replace(
+        "      seed: [0, 1]", "      seed: [0, 1]\n      split.fold: [2, 3]"
+    ).replace("    stages:", "    together: [[seed, split.fold]]\n    stages:")
+    jobs = expand(load(tmp_path, text)).jobs
+    assert len(jobs) == len(expand(load(tmp_path, GOOD)).jobs)
+    assert {(job.seed, job.settings.split.fold) for job in jobs} == {(0, 2), (1, 3)}
+    crossed = expand(load(tmp_path, text.replace("    together: [[seed, split.fold]]\n", ""))).jobs
+    assert len(crossed) == 2 * len(jobs)
+    assert {job.job_id for job in jobs} < {job.job_id for job in crossed}
 
 
 def test_excludes_drop_cells_and_includes_add_them_once(tmp_path):
