@@ -58,7 +58,7 @@ def compared(jobs: pd.DataFrame) -> pd.DataFrame:
     for form, part in cells.groupby(FORM):
         means = part.groupby("pruner")["val_dice"].mean()
         p_cells, sd_seeds = _cells_differ(part)
-        gains = 100 * (by_seed[form] - by_seed[PAPERS])
+        gains = (100 * (by_seed[form] - by_seed[PAPERS])).dropna().astype(float)
         low, high = _interval(gains)
         rows.append(
             {

@@ -246,6 +246,9 @@ class PretrainSettings:
 class CellSettings:
     """The cell and how it sits in the skip connection.
 
+    Form, width and start are the winners of a screen on validation patients (``python -m
+    benchmarks.forms``); the papers' reading is ``replace``, None and ``plain``.
+
     Attributes:
         n_nodes: Intermediate nodes; node i takes the two inputs and all earlier nodes (row 3).
         partial_channels: K; an operation of the supernet sees the first 1/K of the channels.
@@ -268,9 +271,9 @@ class CellSettings:
     partial_channels: int = 4
     operations: tuple[str, ...] = OPERATION_NAMES
     second_input: Literal["decoder", "skip"] = "decoder"
-    form: CellForm = "residual"
-    node_width: float | None = None
-    start: Literal["plain", "matched"] = "plain"
+    form: CellForm = "replace"
+    node_width: float | None = 1.0
+    start: Literal["plain", "matched"] = "matched"
     architecture: Literal["shared", "per_level"] = "shared"
 
     def __post_init__(self) -> None:

@@ -80,12 +80,12 @@ def _claims_section(
             names.of(row["dataset"], row["backbone"], row["pruner"]),
             _KINDS[row["kind"]],
             names.of(row["dataset"], row["backbone"], row["reference"]),
+            _verdict(row),
             points(row["difference"]),
             interval(row["low"], row["high"]),
             p_value(row["p_holm"]),
             str(row["n_searches"]),
             str(row["n_patients"]),
-            _verdict(row),
         )
         for _, row in table.iterrows()
     )
@@ -100,8 +100,8 @@ def _claims_section(
         "predicts a class nowhere. With one search on each side the patients are the unit, and "
         f"the verdict is on these two networks alone. {declared.when}",
         header=(
-            *("dataset", "backbone", "arm", "claim", "reference", "difference"),
-            *("95 % interval", "p (Holm)", "searches", "patients", "verdict"),
+            *("dataset", "backbone", "arm", "claim", "reference", "verdict", "difference"),
+            *("95 % interval", "p (Holm)", "searches", "patients"),
         ),
         lines=lines,
     )
@@ -117,8 +117,7 @@ def _differences_section(table: pd.DataFrame, names: ArmNames, named: str, subse
             points(row["difference"]),
             interval(row["low"], row["high"]),
             p_value(row["p"]),
-            "patients" if row["comparison"].is_of_patients else "searches",
-            str(row["n_searches"]),
+            "1 (over patients)" if row["comparison"].is_of_patients else str(row["n_searches"]),
             str(row["n_patients"]),
         )
         for _, row in table.iterrows()
@@ -132,7 +131,7 @@ def _differences_section(table: pd.DataFrame, names: ArmNames, named: str, subse
         "networks alone.",
         header=(
             *("dataset", "backbone", "arm", "reference", "difference", "95 % interval"),
-            *("p", "interval over", "searches", "patients"),
+            *("p", "searches", "patients"),
         ),
         lines=lines,
     )

@@ -28,7 +28,7 @@ def screen(**forms):
             for seed in range(n_seeds)
             for place, cell in enumerate(CELLS)
         ]  # fmt: skip
-    jobs = pd.DataFrame(rows)
+    jobs = pd.DataFrame(rows).convert_dtypes()  # as a table of Parquet is read
     jobs.loc[jobs[FORM[1]] == "papers", FORM[1]] = "plain"
     return jobs
 
