@@ -58,12 +58,12 @@ def test_a_table_has_60_random_cells_7_uniform_ones_and_20_without_pools(data):
 
 @pytest.mark.parametrize("data", DATA)
 def test_the_second_form_has_20_of_the_cells_on_the_same_backbone(data):
-    table, second = stages(f"cell_table_{data}"), stages(f"cell_table_{data}_added")
+    table, second = stages(f"cell_table_{data}"), stages(f"cell_table_{data}_papers")
     assert len(second) == 20 * 3
     for name, own in second.items():
         assert own["retrain"].genotype == table[name]["retrain"].genotype
         assert own["pretrain"].key == table[name]["pretrain"].key
         assert own["retrain"].key != table[name]["retrain"].key
         cells = [dict(one[name]["retrain"].settings["cell"]) for one in (table, second)]
-        assert (cells[0].pop("form"), cells[1].pop("form")) == ("replace", "added")
-        assert cells[0] == cells[1]
+        assert (cells[0].pop("node_width"), cells[0].pop("start")) == (1.0, "matched")
+        assert cells[0] == cells[1]  # None and plain are what was implied before they existed

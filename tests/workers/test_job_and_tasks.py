@@ -30,7 +30,7 @@ SETTINGS = JobSettings(
     split=SplitSettings(),
     augmentation=AugmentationSettings(enabled=True),
     pretrain=PretrainSettings(),
-    cell=CellSettings(),
+    cell=CellSettings(form="residual", node_width=None, start="plain"),
     search=SearchSettings(),
     retrain=RetrainSettings(),
     evaluate=EvaluateSettings(),

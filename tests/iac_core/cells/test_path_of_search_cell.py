@@ -98,6 +98,7 @@ def test_a_path_without_pools_is_the_discrete_cell_of_its_genotype():
     with torch.no_grad():
         for ours, theirs in zip(cell.inputs, discrete.inputs, strict=True):
             theirs.conv.weight.copy_(ours.conv.weight)
+        discrete.output.load_state_dict(cell.output.state_dict())
         for edge, operation in zip(discrete.edges, discrete.operations, strict=True):
             column = settings.operations.index(edge.operation)
             place = cell.edges.index((edge.source, edge.target)), column

@@ -51,7 +51,7 @@ def dice_of(network, room):
 def test_a_ruinous_retraining_returns_its_starting_state(make_room, backbone):
     trained, dice = backbone
     assert dice > 0.1, "the backbone must find something"
-    network = implanted(trained, form="residual")
+    network = implanted(trained, form="residual", start="plain")
     before = trained_state(network, frozen_prefixes("cell"))
     result = retrain(network, make_room("ruined"), RUINOUS, seed=0)
     assert result.best_epoch == -1
