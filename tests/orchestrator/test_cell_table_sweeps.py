@@ -1,4 +1,4 @@
-"""Sweeps of the cell tables: their cells, and that smaller sweeps are not computed again."""
+"""Sweeps of the cell tables: their cells, and the searches that find their place in them."""
 
 from pathlib import Path
 
@@ -29,13 +29,17 @@ def stages(name):
 
 
 @pytest.mark.parametrize("data", DATA)
-def test_nothing_that_the_smaller_sweep_retrained_is_retrained_again(data):
-    table, before = stages(f"cell_table_{data}"), stages(f"{data}_cells")
-    assert set(before) < set(table)
-    for name, own in before.items():
-        assert table[name]["pretrain"].key == own["pretrain"].key
-        if name[0] != "no_cell":
-            assert table[name]["retrain"].key == own["retrain"].key
+def test_found_cells_are_retrained_on_the_backbone_and_with_the_seeds_of_the_table(data):
+    table, found = jobs(f"cell_table_{data}"), jobs(f"{data}_searches")
+    source = DataSource(layout="msd", path="", fingerprint="f")
+    assert {job.retrain_seed for job in found} == {job.retrain_seed for job in table}
+    assert {stage_tasks(job, source, {})[1].key for job in (*table, *found)} == {
+        stage_tasks(table[0], source, {})[1].key
+    }
+    for section in ("cell", "retrain", "evaluate", "split"):
+        assert {getattr(job.settings, section) for job in found} <= {
+            getattr(job.settings, section) for job in table
+        }
 
 
 @pytest.mark.parametrize("data", DATA)
