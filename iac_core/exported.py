@@ -104,7 +104,8 @@ class ExportedCells:
             n_channels: Image channels of the module.
             multiple: Rows and columns that the module takes are multiples of this.
             with_weights: Load the trained weights of the cells; otherwise they are fresh and are
-                to be trained.
+                to be trained. Where `CellSettings.start` is ``matched``, call
+                `iac_core.cells.matched_start.match_start` with a batch of images first.
             scope: What trains; the rest is frozen.
             seed: Of fresh weights.
 

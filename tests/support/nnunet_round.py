@@ -76,7 +76,7 @@ def main(work: Path) -> None:
     backbone = {name: value.clone() for name, value in trainer.network.state_dict().items()}
 
     torch.manual_seed(1)
-    settings = CellSettings(n_nodes=2, partial_channels=2)
+    settings = CellSettings(n_nodes=2, partial_channels=2, form="residual", start="plain")
     n_skips = len(trainer.network.encoder.strides) - 1
     genotype = random_genotype(settings, n_skips, numpy_generator(0, "round"))
     cells = ExportedCells(genotype=genotype, settings=settings, description={}, weights={})

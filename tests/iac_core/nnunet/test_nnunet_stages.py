@@ -54,7 +54,7 @@ metadata:
       seed: [0]
     stages:
       split: {n_folds: 4, validation_share: 0.2}
-      cell: {n_nodes: 2}
+      cell: {n_nodes: 2, form: residual, start: plain}
       search: {epochs: 4, batch_size: 8, steps_per_epoch: 2, alpha_warmup_epochs: 0}
       retrain: {epochs: 1, batch_size: 8, steps_per_epoch: 4}
     backbones:
@@ -193,7 +193,8 @@ def trained(session, cases, data):
 @needs_nnunet
 def test_fresh_cells_change_nothing_and_have_the_norm_of_the_host(session, prepared):
     data, cases = PreparedData.open(prepared), PlannedCases(prepared)
-    network, cell = trained(session, cases, data), CellSettings(n_nodes=2)
+    network = trained(session, cases, data)
+    cell = CellSettings(n_nodes=2, form="residual", start="plain")
     genotype = random_genotype(cell, len(network.sites), numpy_generator(0, "test"))
     implanted = ImplantedNetwork(network, genotype, cell, scope="cell", seed=0).eval()
     kinds = {type(part).__name__ for part in implanted.implant.cells.modules()}
