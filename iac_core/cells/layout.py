@@ -20,8 +20,8 @@ def node_channels(skip_channels: int, settings: CellSettings) -> int:
 
     Examples:
         >>> node_channels(64, CellSettings())
-        16
-        >>> node_channels(24, CellSettings())
+        64
+        >>> node_channels(24, CellSettings(node_width=None))
         8
         >>> node_channels(64, CellSettings(node_width=0.5))
         32
