@@ -347,11 +347,12 @@ class _Reader:
         for index, entry in enumerate(raw):
             place: Place = ("compare", index)
             claim = self._parsed(place, Claim, entry)
+            for key in ("arm", "reference"):
+                name = entry.get(key) if isinstance(entry, dict) else None
+                if isinstance(name, str) and name not in pruners:
+                    self._unknown((*place, key), name, pruners, f"a claim's {key}")
             if claim is None:
                 continue
-            for key in ("arm", "reference"):
-                if getattr(claim, key) not in pruners:
-                    self._unknown((*place, key), getattr(claim, key), pruners, f"a claim's {key}")
             if claim.arm == claim.reference:
                 rule = "a claim must compare two different arms"
                 self._problem(place, rule, entry, "name another reference")

@@ -173,6 +173,7 @@ BAD = [
             ("[none]", "entry 1 of compare must be a mapping"),
             ("[{arm: js_stability}]", "entry 1 of compare must have the key reference"),
             ("[{arm: js_stabilty, reference: none}]", "did you mean 'js_stability'"),
+            ("[{arm: js_stabilty, reference: none, kind: beter}]", "did you mean 'js_stability'"),
             ("[{arm: none, reference: none}]", "two different arms"),
             ("[{arm: none, reference: random, kind: bettter}]", "kind must be"),
             ("[{arm: none, reference: random, king: better}]", "did you mean 'kind'"),
