@@ -13,7 +13,7 @@ import json
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ from iac_core.errors import ConfigError
 DESCRIPTION = "description.json"
 CELLS = "cells.safetensors"
 NETWORK = "network.safetensors"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ProgramFormat = Literal["onnx", "torch_export"]
 _BACKBONE_PREFIX = "implant.backbone."
 _LARGEST_DIFFERENCE = 1e-3
@@ -76,9 +76,10 @@ class ExportedCells:
                 f"{path}: the schema must be {SCHEMA_VERSION}, got {description.get('schema')}; "
                 "export again with this version"
             )
+        cell = description["cell"]
         return cls(
             genotype=Genotype.from_json(json.dumps(description["genotype"])),
-            settings=CellSettings(**description["cell"]),
+            settings=CellSettings(**cell | {"operations": tuple(cell["operations"])}),
             description=description,
             weights=weights,
         )
@@ -229,12 +230,7 @@ def write_export(
     whole = {
         "schema": SCHEMA_VERSION,
         "genotype": json.loads(genotype.to_json()),
-        "cell": {
-            "n_nodes": cell.n_nodes,
-            "partial_channels": cell.partial_channels,
-            "second_input": cell.second_input,
-            "form": cell.form,
-        },
+        "cell": asdict(cell),
         "sites": [
             {
                 "skip_channels": site.skip_channels,
