@@ -272,7 +272,7 @@ def measure_simulation(folder: Path, n_seeds: int) -> dict[str, float]:
     """
     session = open_sweep(large_sweep(folder, n_seeds), {}, folder / "runs", needs_data=False)
     recorded = itertools.chain.from_iterable(
-        observations_of_tables(RECORDS / name) for name in ("acdc_claims", "backbones")
+        observations_of_tables(RECORDS / name) for name in ("acdc_claims_withdrawn", "backbones")
     )
     as_on_gpus = (
         replace(one, of=replace(one.of, device="", on_gpu=one.of.kind != "prepare"))

@@ -38,7 +38,7 @@ from iac_core.types import Decision, Reason, SearchState
 from results.store import read_table
 from results.trajectory_arrays import arrays_of
 
-RECORDS = Path(__file__).parent / "records" / "acdc_claims"
+RECORDS = Path(__file__).parent / "records" / "acdc_claims_withdrawn"
 N_RULES = 20
 
 

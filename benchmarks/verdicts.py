@@ -23,7 +23,7 @@ from results.statistics.pairs import mean_per_patient, paired, scored
 from results.statistics.verdicts import LEVEL, holm
 from results.store import read_table
 
-RECORDS = Path(__file__).parent / "records" / "acdc_claims"
+RECORDS = Path(__file__).parent / "records" / "acdc_claims_withdrawn"
 N_SEARCHES = (5, 10, 20)
 N_PATIENTS = (8, 26, 52)
 N_ARMS = 5

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -640,17 +641,24 @@ class _Reader:
             )
             return ()
         names = [axis.name for axis in axes]
+        found: list[Mapping[str, Any]] = []
         for index, cell in enumerate(raw):
-            for name, value in cell.items():
+            choices = _choices(cell, axes if key == "exclude" else ())
+            found += [
+                dict(zip(choices, values, strict=True))
+                for values in itertools.product(*choices.values())
+            ]
+            for name, values in choices.items():
                 if name not in names:
                     self._unknown((key, index, name), name, names, f"an axis in {key}")
-                elif name in known and value not in known[name]:
-                    self._unknown((key, index, name), value, known[name], name)
+                for value in values if name in names and name in known else ():
+                    if value not in known[name]:
+                        self._unknown((key, index, name), value, known[name], name)
             missing = [name for name in names if name not in cell]
             if key == "include" and missing:
                 rule = "a cell to include must name every axis"
                 self._problem((key, index), rule, cell, f"add {', '.join(missing)}")
-        return tuple(raw)
+        return tuple(found)
 
     def _split_contents(self, split: object, axes: Sequence[Axis]) -> dict[str, str]:
         """Hash the split files, so that content and not path is part of every key."""
@@ -706,6 +714,20 @@ class _Reader:
         """The key that a rule begins with, if the file has it there."""
         named = (*place, rule.split(" ", 1)[0])
         return named if named in self.file.lines else place
+
+
+def _choices(cell: Mapping[str, Any], axes: Sequence[Axis]) -> dict[str, list[Any]]:
+    """Axis → values that a cell of the file names: a list stands for each of its entries.
+
+    Unless the list is itself a value of the axis.
+    """
+    values = {axis.name: axis.values for axis in axes}
+    return {
+        name: value
+        if isinstance(value, list) and value and value not in values.get(name, (value,))
+        else [value]
+        for name, value in cell.items()
+    }
 
 
 def _required(settings: type) -> list[str]:

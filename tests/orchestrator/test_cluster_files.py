@@ -51,8 +51,8 @@ def test_the_grid_is_that_of_the_papers_and_is_planned_without_the_data():
     assert axes["seed"] == (0, 1, 2, 3, 4)
     assert axes["augmentation"] == (False, True)
     found = expand(spec)
-    # 7 hosts with 7 arms and 3 rivals with 2, on 4 data sets, 5 seeds, both settings.
-    assert len(found.jobs) == 4 * (7 * 7 + 3 * 2) * 5 * 2
+    # 7 hosts with 12 arms and 3 rivals with 2, on 4 data sets, 5 seeds, both settings.
+    assert len(found.jobs) == 4 * (7 * 12 + 3 * 2) * 5 * 2
     assert {cell["backbone"] for cell in found.dropped} == {
         "attention_unet", "unet_plus_plus", "unet_3_plus",
     }  # fmt: skip

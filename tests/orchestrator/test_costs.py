@@ -141,7 +141,7 @@ def test_work_follows_from_the_settings_and_the_size_of_the_data():
 
 
 def test_tables_of_an_earlier_sweep_are_observations():
-    found = list(observations_of_tables(ROOT / "benchmarks" / "records" / "acdc_claims"))
+    found = list(observations_of_tables(ROOT / "benchmarks" / "records" / "acdc_claims_withdrawn"))
     searches = [one for one in found if one.of.kind == "search"]
     assert len(searches) == 50
     assert {one.of.backbone for one in searches} == {"unet", "resnet18_unet"}

@@ -154,6 +154,12 @@ BAD = [
     ("name: good", "store: 7\n    name: good", 3, "store must be a folder"),
     ("    resources", "    exclude: [{pruner: noone}]\n    resources", 18, "did you mean 'none'"),
     ("    resources", "    exclude: [{prune: none}]\n    resources", 18, "did you mean 'pruner'"),
+    (
+        "    resources",
+        "    exclude: [{pruner: [none, rando]}]\n    resources",
+        18,
+        "did you mean 'random'",
+    ),
     ("    resources", "    include: [{pruner: none}]\n    resources", 18, "must name every axis"),
     ("    resources", "    include: none\n    resources", 18, "list of mappings"),
     *(
@@ -285,6 +291,25 @@ def test_excludes_drop_cells_and_includes_add_them_once(tmp_path):
     assert len(found.dropped) == 8 + 1
     assert len(found.jobs) == 16 - 9 + 1
     assert found.jobs[-1].seed == 7
+
+
+def test_a_list_in_an_exclude_stands_for_each_of_its_values(tmp_path):
+    lists = "    exclude: [{pruner: [random, none], backbone: wide, seed: [0, 1]}]\n"
+    one_by_one = """\
+    exclude: [{pruner: random, backbone: wide}, {pruner: none, backbone: wide}]
+"""
+    found, expected = (expand(load(tmp_path, GOOD + text)) for text in (lists, one_by_one))
+    assert len(found.dropped) == 4
+    assert found.jobs == expected.jobs
+    with pytest.raises(ConfigError, match=r"must match a cell.*'seed': 5"):
+        expand(load(tmp_path, GOOD + "    exclude: [{pruner: random, seed: [0, 5]}]\n"))
+
+
+def test_a_list_that_is_a_value_of_an_axis_is_excluded_as_it_is(tmp_path):
+    axis = "seed: [0]\n      evaluate.subsets: [[test], [validation, test]]"
+    text = GOOD.replace("seed: [0, 1]", axis)
+    kept = expand(load(tmp_path, text + "    exclude: [{evaluate.subsets: [test]}]\n")).jobs
+    assert {job.settings.evaluate.subsets for job in kept} == {("validation", "test")}
 
 
 def test_an_exclude_that_matches_nothing_is_refused(tmp_path):

@@ -168,7 +168,7 @@ def test_arms_without_searches_have_no_line():
 
 
 def test_the_record_of_full_searches_shows_what_was_counted_apart_from_this():
-    found = read_tables(RECORDS / "acdc_claims")
+    found = read_tables(RECORDS / "acdc_claims_withdrawn")
     full = found["jobs"][found["jobs"]["pruner"] == "none"]
     table = early_decision_table(full, found["trajectories"])
     at = table[table["epoch"] == 45]

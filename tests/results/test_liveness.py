@@ -186,7 +186,7 @@ def test_settings_of_the_grid_are_judged_apart():
 
 
 def test_tables_of_an_older_version_lack_what_is_new():
-    found = read_tables(RECORDS / "acdc_claims")
+    found = read_tables(RECORDS / "acdc_claims_withdrawn")
     assert len(found["jobs"]) == 80
     assert len(found["liveness"]) == 0
     assert found["jobs"][["search_is_alive", "retrain_kept_start"]].isna().all(axis=None)
@@ -196,7 +196,7 @@ def test_tables_of_an_older_version_lack_what_is_new():
 
 @pytest.mark.slow
 def test_tables_of_an_older_version_make_a_report(tmp_path):
-    found = read_tables(RECORDS / "acdc_claims")
-    text = write_report(found, tmp_path, sweep="acdc_claims").markdown.read_text()
+    found = read_tables(RECORDS / "acdc_claims_withdrawn")
+    text = write_report(found, tmp_path, sweep="acdc_claims_withdrawn").markdown.read_text()
     assert "| all | all | all | not recorded |" in text
     assert f": {DEAD}" not in text

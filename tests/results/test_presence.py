@@ -137,7 +137,7 @@ def test_only_jobs_of_the_group_are_counted():
 
 
 def test_a_record_has_as_many_missed_masks_as_its_table_of_patients():
-    found = read_tables(RECORDS / "acdc_claims")
+    found = read_tables(RECORDS / "acdc_claims_withdrawn")
     table = presence_table(found["jobs"], found["patients"])
     assert table[["n_missed", "n_absent"]].sum().tolist() == [16, 0]
     assert set(table["n_present"]) == {84}

@@ -26,7 +26,7 @@ from iac_core.pruners.replay import (
 )
 from results.trajectory_arrays import arrays_of
 
-RECORDS = Path(__file__).parents[3] / "benchmarks" / "records" / "acdc_claims"
+RECORDS = Path(__file__).parents[3] / "benchmarks" / "records" / "acdc_claims_withdrawn"
 
 
 def trajectory(n_epochs=40, seed=0, n_nodes=2, **search):
