@@ -2,7 +2,7 @@
 
     python -m benchmarks.search_cost RECORD [--quick] [--data FOLDER]
 
-RECORD is a folder with ``trajectories.parquet``, such as ``benchmarks/records/acdc_claims_withdrawn``;
+RECORD is a folder with ``trajectories.parquet``, such as ``records/acdc_claims_withdrawn``;
 backbones and cells are those of ``sweeps/NAME.yaml``, NAME that of the folder.
 A record says for every epoch of a search which operations were in
 the graph, how many steps were made and how many slices were scored; none of that depends on the
