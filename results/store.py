@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -68,12 +69,13 @@ def read_table(path: Path, table: str) -> pd.DataFrame:
     return conform(table, arrow.to_pandas(types_mapper=_nullable))
 
 
-def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
-    """Read every table of a folder, or of its parts (folders ``part=…``) joined.
+def read_tables(folder: Path, tables: Iterable[str] = tuple(TABLES)) -> dict[str, pd.DataFrame]:
+    """Read tables of a folder, or of its parts (folders ``part=…``) joined.
 
     Args:
         folder: With ``jobs.parquet`` and others, or with parts that have them. A table that is
             missing has no rows.
+        tables: Names of those to read.
 
     Raises:
         SchemaError: If there is no ``jobs.parquet``, or a job stands in two parts.
@@ -95,7 +97,7 @@ def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
                 )
             of_job[job_id] = part
     found = {}
-    for table in TABLES:
+    for table in tables:
         frames = [
             read_table(part / f"{table}.parquet", table)
             for part in parts

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from results.schema import empty
-from results.store import read_table
+from results.store import read_tables
 
 Subset = Literal["validation", "test"]
 
@@ -57,11 +57,15 @@ class CellTable:
 def read(folders: Sequence[Path], table: str) -> pd.DataFrame:
     """Return one table of several sweeps; a sweep without it has no rows of it.
 
+    Args:
+        folders: Of tables, or of parts (``part=…``) of them.
+        table: Its name.
+
     Raises:
+        SchemaError: If a folder has no table of jobs, or a job twice.
         SystemExit: If a job stands in two of the folders.
     """
-    paths = [folder / f"{table}.parquet" for folder in folders]
-    frames = [read_table(path, table) for path in paths if path.exists() or table == "jobs"]
+    frames = [read_tables(folder, [table])[table] for folder in folders]
     ids = [job_id for frame in frames for job_id in frame["job_id"].unique()]
     if len(set(ids)) < len(ids):
         raise SystemExit("a job must stand in one of the folders alone; give each folder once")
