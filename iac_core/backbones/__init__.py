@@ -21,6 +21,7 @@ from iac_core.backbones.flexible_unet import (
     ResNet50UNetSettings,
 )
 from iac_core.backbones.interface import Backbone
+from iac_core.backbones.mixed_block.network import MixedBlockSettings, mixed_block
 from iac_core.backbones.nnunet_unet import NnunetSettings, needs_plans
 from iac_core.backbones.rivals import (
     AttentionUNetSettings,
@@ -35,6 +36,12 @@ from iac_core.backbones.rivals import (
     unet_3_plus,
     unet_plus_plus,
     unetr,
+)
+from iac_core.backbones.smp_unet import (
+    SmpResNet50UNetSettings,
+    SmpVgg13UNetSettings,
+    smp_resnet50_unet,
+    smp_vgg13_unet,
 )
 from iac_core.backbones.unet import UNet, UNetSettings
 from iac_core.registry import entry_of
@@ -65,6 +72,8 @@ BACKBONES: dict[str, BackboneEntry] = {
     "dyn_unet": BackboneEntry(DynUNet, DynUNetSettings),
     "vgg_unet": BackboneEntry(vgg_unet, VggUNetSettings),
     "mobilenet_v2_unet": BackboneEntry(mobile_net_v2_unet, MobileNetV2UNetSettings),
+    "smp_vgg13_unet": BackboneEntry(smp_vgg13_unet, SmpVgg13UNetSettings),
+    "smp_resnet50_unet": BackboneEntry(smp_resnet50_unet, SmpResNet50UNetSettings),
     "external": BackboneEntry(external, ExternalSettings),
     "nnunet": BackboneEntry(needs_plans, NnunetSettings),
     "attention_unet": BackboneEntry(attention_unet, AttentionUNetSettings),
@@ -73,6 +82,7 @@ BACKBONES: dict[str, BackboneEntry] = {
     "seg_res_net": BackboneEntry(seg_res_net, SegResNetSettings),
     "swin_unetr": BackboneEntry(swin_unetr, SwinUNETRSettings),
     "unetr": BackboneEntry(unetr, UNETRSettings),
+    "mixed_block": BackboneEntry(mixed_block, MixedBlockSettings),
 }
 """Name → backbone; those from ``attention_unet`` on host no cells."""
 

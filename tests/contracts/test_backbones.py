@@ -33,12 +33,18 @@ SMALL = {
     "dyn_unet": {"filters": (8, 16, 32)},
     "vgg_unet": {"widths": (8, 8, 16, 16, 32)},
     "mobilenet_v2_unet": {"width_factor": 0.25, "decoder_channels": (8, 8, 16, 16)},
+    "smp_vgg13_unet": {"width": 8},
+    "smp_resnet50_unet": {"width": 8},
     "attention_unet": {"widths": (8, 16, 32)},
     "unet_plus_plus": {"widths": (8, 8, 16, 16, 32, 8)},
     "unet_3_plus": {"widths": (8, 16, 32), "branch_width": 8},
     "seg_res_net": {"width": 8},
     "swin_unetr": {"width": 12},
     "unetr": {"size": 64, "width": 8, "hidden": 24, "n_heads": 2},
+    "mixed_block": {
+        "genotype": "vgg3@0 dense5@1 inception7@2 residual3@2 vgg5@1+1 dense3@0+1 inception3@1+1",
+        "width": 4,
+    },
 }
 FLEXIBLE = {"decoder_channels": (32, 16, 16, 8, 8)}
 PLANNED = {
