@@ -1,33 +1,17 @@
 """Regularised evolution over any search space, as ask and tell."""
 
-import math
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from iac_core.config import require, require_at_least
+from iac_core.searches.record import Proposal, Record
 from iac_core.searches.space import SearchSpace
 from iac_core.seeding import numpy_generator
 
 C = TypeVar("C")
 _MOST_DRAWS = 200
 """Draws for a candidate that is new; after so many that are known the space counts as seen."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal(Generic[C]):
-    """A candidate to be scored.
-
-    Attributes:
-        order: Its number, from 0.
-        candidate: The candidate.
-        parent: Number of the candidate that it is a mutation of; None if it was drawn.
-    """
-
-    order: int
-    candidate: C
-    parent: int | None = None
 
 
 class RegularisedEvolution(Generic[C]):
@@ -48,6 +32,7 @@ class RegularisedEvolution(Generic[C]):
         n_evaluations: Candidates in all.
         seed: The job's seed.
         lag: 1 decides each from all before it.
+        record: Of an earlier search, whose candidates are not proposed again and are no members.
     """
 
     def __init__(
@@ -59,31 +44,42 @@ class RegularisedEvolution(Generic[C]):
         n_evaluations: int,
         seed: int,
         lag: int = 1,
+        record: Record[C] | None = None,
     ) -> None:
         require_at_least(1, population=population, tournament=tournament, lag=lag)
         require_at_least(1, n_evaluations=n_evaluations)
         self.space, self.seed = space, seed
         self.population, self.tournament = population, tournament
         self.n_evaluations, self.lag = n_evaluations, lag
-        self.proposals: list[Proposal[C]] = []
-        self._scores: dict[int, float] = {}
-        self._known: set[C] = set()
+        self._record = Record[C]() if record is None else record
+        is_open = self._record.has_open
+        require(not is_open, "an earlier search must have all its scores", is_open)
+        self._first = len(self._record.proposals)
         self._is_exhausted = False
 
-    def ask(self, n: int = 1) -> list[Proposal[C]]:
-        """Return up to n new candidates.
+    @property
+    def record(self) -> Record[C]:
+        """Proposals and scores."""
+        return self._record
+
+    @property
+    def proposals(self) -> list[Proposal[C]]:
+        """Every candidate, in order."""
+        return self._record.proposals
+
+    def ask(self, n: int | None = None) -> list[Proposal[C]]:
+        """Return up to n new candidates, None for all that can be decided now.
 
         Fewer, or none, are returned while scores that the next one depends on are missing, and
         when the search `is_done`.
         """
+        require_at_least(1, n=n)
         found: list[Proposal[C]] = []
-        while len(found) < n and self._can_decide():
+        while (n is None or len(found) < n) and self._can_decide():
             proposal = self._decide()
             if proposal is None:
                 self._is_exhausted = True
                 break
-            self.proposals.append(proposal)
-            self._known.add(proposal.candidate)
             found.append(proposal)
         return found
 
@@ -93,19 +89,17 @@ class RegularisedEvolution(Generic[C]):
         Raises:
             ConfigError: If no such candidate is open.
         """
-        is_open = 0 <= order < len(self.proposals) and order not in self._scores
-        require(is_open, "a score must be that of a candidate that waits for one", order)
-        self._scores[order] = -math.inf if math.isnan(score) else float(score)
+        self._record.tell(order, score)
 
     @property
     def is_done(self) -> bool:
         """Whether there is nothing more to ask: the budget is used, or the space is seen."""
-        return self._is_exhausted or len(self.proposals) >= self.n_evaluations
+        return self._is_exhausted or self._n_proposed >= self.n_evaluations
 
     @property
     def history(self) -> list[tuple[Proposal[C], float]]:
         """Every scored candidate with its score, in order."""
-        return [(self.proposals[order], self._scores[order]) for order in sorted(self._scores)]
+        return self._record.history
 
     def best(self) -> Proposal[C]:
         """Return the candidate of the best score, the first of equal ones.
@@ -113,43 +107,42 @@ class RegularisedEvolution(Generic[C]):
         Raises:
             ConfigError: If none is scored.
         """
-        require(bool(self._scores), "a best candidate needs a scored one", len(self._scores))
-        return self.proposals[min(self._scores, key=self._rank)]
+        return self._record.best()
 
-    def _rank(self, order: int) -> tuple[float, int]:
-        return -self._scores[order], order
+    @property
+    def _n_proposed(self) -> int:
+        return len(self.proposals) - self._first
 
     def _can_decide(self) -> bool:
         if self.is_done:
             return False
-        return all(order in self._scores for order in self._members(len(self.proposals)))
+        return all(self._record.is_scored(order) for order in self._members())
 
-    def _members(self, order: int) -> range:
-        """The population that a candidate is decided from; empty for those that are drawn."""
-        stop = order - self.lag + 1
-        if order < self.population or stop < 1:
+    def _members(self) -> range:
+        """The population that the next candidate is decided from; empty if it is drawn."""
+        stop = self._n_proposed - self.lag + 1
+        if self._n_proposed < self.population or stop < 1:
             return range(0)
-        return range(max(0, stop - self.population), stop)
+        return range(self._first + max(0, stop - self.population), self._first + stop)
 
     def _decide(self) -> Proposal[C] | None:
-        order = len(self.proposals)
-        generator = numpy_generator(self.seed, "evolution", order)
-        members = self._members(order)
+        generator = numpy_generator(self.seed, "evolution", self._n_proposed)
+        members = self._members()
         if not members:
-            return self._drawn(order, generator)
+            return self._drawn(generator)
         n = min(self.tournament, len(members))
         chosen = generator.choice(np.array(members), size=n, replace=False)
-        parent = min((int(member) for member in chosen), key=self._rank)
+        parent = min((int(member) for member in chosen), key=self._record.rank)
         child = self.proposals[parent].candidate
         for _ in range(_MOST_DRAWS):
             child = self.space.mutate(child, generator)
-            if child not in self._known:
-                return Proposal(order=order, candidate=child, parent=parent)
-        return self._drawn(order, generator)
+            if not self._record.knows(child):
+                return self._record.add(child, parent=parent)
+        return self._drawn(generator)
 
-    def _drawn(self, order: int, generator: np.random.Generator) -> Proposal[C] | None:
+    def _drawn(self, generator: np.random.Generator) -> Proposal[C] | None:
         for _ in range(_MOST_DRAWS):
             candidate = self.space.sample(generator)
-            if candidate not in self._known:
-                return Proposal(order=order, candidate=candidate)
+            if not self._record.knows(candidate):
+                return self._record.add(candidate)
         return None

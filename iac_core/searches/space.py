@@ -32,6 +32,23 @@ class SearchSpace(Protocol[C]):
         ...
 
 
+class VariableSpace(SearchSpace[C], Protocol[C]):
+    """A space whose candidates are settings of variables, each with a few options."""
+
+    @property
+    def variables(self) -> Sequence[str]:
+        """Names of the variables that are free and have more than one option."""
+        ...
+
+    def neighbours(self, candidate: C, variable: str) -> list[C]:
+        """Return a candidate with each other option of one variable.
+
+        What a change makes invalid is repaired, so other variables may move too. No two are
+        equal, and none is the candidate itself.
+        """
+        ...
+
+
 class CellSpace:
     """Genotypes of a cell: two distinct sources for each node, an operation for each kept edge.
 
