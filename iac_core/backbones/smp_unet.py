@@ -2,7 +2,10 @@
 
 Its ``Unet`` with the encoders VGG-13 with batch norm and ResNet-50, without pre-training: strides
 2 to 32, nearest up-sampling, two convolutions a level, the weights' start of both libraries. With
-2 channels and 3 classes they have 18.44 and 32.52 M parameters.
+2 channels and 3 classes they have 18.44 and 32.52 M parameters, and 301.3 and 165.6 M
+multiply–accumulates at 32 × 32. ``vgg_unet`` (VGG-16, transposed convolutions, a skip at stride 1)
+and ``resnet50_unet`` (MONAI's, 1 × 1 convolutions before up-sampling: 32.11 M, 151.6 M) are
+others.
 """
 
 from collections.abc import Sequence

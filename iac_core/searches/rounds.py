@@ -13,7 +13,7 @@ from iac_core.searches.space import SearchSpace, VariableSpace
 from iac_core.seeding import numpy_generator
 
 C = TypeVar("C")
-_MOST_DRAWS = 200
+_MOST_DRAWS = 1000
 """Draws for a candidate that is new; after so many that are known the space counts as seen."""
 
 
@@ -46,7 +46,8 @@ class RoundSearch(Generic[C]):
         require(not record.has_open, "an earlier search must have all its scores", record.has_open)
         self._record, self._rounds = record, rounds
         self._n_left = n_evaluations
-        self._n_rounds = 0
+        rounds_before = (proposal.round for proposal in record.proposals)
+        self._n_rounds = 1 + max((r for r in rounds_before if r is not None), default=-1)
         self._waiting: list[Wanted[C]] = []
         self._go_on()
 

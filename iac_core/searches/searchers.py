@@ -8,7 +8,8 @@ from iac_core.backbones.mixed_block.genotype import MixedGenotype
 from iac_core.config import require, require_at_least
 from iac_core.registry import entry_of
 from iac_core.searches.evolution import RegularisedEvolution
-from iac_core.searches.mixed_block import Kind, MixedBlockSpace
+from iac_core.searches.mixed_block import MixedBlockSpace
+from iac_core.searches.mixed_block_settings import Kind
 from iac_core.searches.record import Record, Search
 from iac_core.searches.rounds import RoundSearch, local_search, random_search
 from iac_core.searches.sequence import Phase, SearchInSequence
@@ -160,7 +161,7 @@ def mixed_block_search(
     Args:
         settings: Those of a searcher.
         space: The space; its own mask is not used.
-        phases: Such as an entry of `iac_core.searches.mixed_block.MASKS`.
+        phases: Such as an entry of `iac_core.searches.mixed_block_settings.MASKS`.
         seed: The job's seed.
         n_evaluations: Candidates of each phase; None deals those of the settings out equally, the
             first phases taking the rest.
@@ -180,9 +181,10 @@ def mixed_block_search(
     def phase(index: int) -> Phase[MixedGenotype]:
         def build(record: Record[MixedGenotype]) -> Search[MixedGenotype]:
             best = record.best().candidate if index else None
+            masked: VariableSpace[MixedGenotype] = space.masked(phases[index], base=best)
             return searcher.build(
                 settings,
-                space.masked(phases[index], base=best),
+                masked,
                 n_evaluations=budgets[index],
                 seed=derive_seed(seed, "phase", index) if index else seed,
                 start=best,

@@ -42,7 +42,8 @@ def decoded(genotype: MixedGenotype, *, width: int, max_width: int) -> tuple[Blo
     Args:
         genotype: The network.
         width: Channels of level 0; each level doubles them.
-        max_width: Most channels of a level.
+        max_width: Most channels of a level. The authors' code has a cap too, which none of their
+            genotypes reaches; here levels beyond it still halve the resolution.
     """
     nodes, plans = genotype.nodes, []
     arriving, level = width, 0  # of the node that a block leaves

@@ -79,10 +79,10 @@ class MixedGenotype:
         rule = f"genotype must have 2 to {MOST_NODES} nodes"
         require(2 <= n_nodes <= MOST_NODES, rule, n_nodes)
         require(levels[0] == 0, "genotype must begin at level 0", levels[0])
-        require(levels[-1] in (0, 1), "genotype must end at level 0 or 1", levels[-1])
         for place, (before, level) in enumerate(pairwise(levels), start=2):
             rule = f"genotype must have levels that differ by at most 1, at node {place} of it"
             require(abs(level - before) <= 1, rule, f"{level} after {before}")
+        require(levels[-1] in (0, 1), "genotype must end at level 0 or 1", levels[-1])
         rule = f"genotype must have levels from 0 to {DEEPEST}"
         require(min(levels) >= 0 and max(levels) <= DEEPEST, rule, levels)
         for place, node in enumerate(self.nodes):

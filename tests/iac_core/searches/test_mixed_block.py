@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 from iac_core.backbones.mixed_block.genotype import MixedGenotype, sources, u_net_genotype
 from iac_core.backbones.mixed_block.network import MixedBlockSettings
 from iac_core.errors import ConfigError
-from iac_core.searches.mixed_block import (
-    KINDS,
-    MASKS,
-    MixedBlockSpace,
-    MixedBlockSpaceSettings,
-    level_paths,
-    n_topologies,
-)
+from iac_core.searches.mixed_block import MixedBlockSpace, level_paths, n_topologies
+from iac_core.searches.mixed_block_settings import KINDS, MASKS, MixedBlockSpaceSettings
 
 PAPER = MixedBlockSpace()
 SKIPS = MixedBlockSpace(MixedBlockSpaceSettings(n_skip_sources=2))

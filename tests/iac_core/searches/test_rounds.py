@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from iac_core.errors import ConfigError, UnknownNameError
-from iac_core.searches.mixed_block import KINDS, MASKS, MixedBlockSpace, MixedBlockSpaceSettings
+from iac_core.searches.mixed_block import MixedBlockSpace
+from iac_core.searches.mixed_block_settings import KINDS, MASKS, MixedBlockSpaceSettings
 from iac_core.searches.record import Record
 from iac_core.searches.rounds import local_search, random_search
 from iac_core.searches.searchers import (
@@ -261,6 +262,7 @@ def test_phases_free_other_variables_and_go_on_from_the_best(settings):
         assert {place % 4 for place, (one, other) in enumerate(pairs) if one != other} == {free}
     if isinstance(settings, LocalSearchSettings):
         assert second[0].parent == best.order  # the start is known and costs nothing
+        assert second[0].round == first[-1].round + 1
 
 
 def test_budgets_of_phases_are_settings():

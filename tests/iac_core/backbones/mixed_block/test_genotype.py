@@ -14,7 +14,8 @@ from iac_core.backbones.mixed_block.genotype import (
 )
 from iac_core.backbones.mixed_block.network import MixedBlockSettings
 from iac_core.errors import ConfigError
-from iac_core.searches.mixed_block import MixedBlockSpace, MixedBlockSpaceSettings
+from iac_core.searches.mixed_block import MixedBlockSpace
+from iac_core.searches.mixed_block_settings import MixedBlockSpaceSettings
 
 AUTHORS = (
     "0320100012202000320031203001232111210121",

@@ -11,7 +11,8 @@ from iac_core.backbones.mixed_block.genotype import MixedGenotype, u_net_genotyp
 from iac_core.backbones.mixed_block.network import MixedBlockNetwork, MixedBlockSettings
 from iac_core.errors import ConfigError
 from iac_core.evaluation.cost import count_parameters
-from iac_core.searches.mixed_block import MixedBlockSpace, MixedBlockSpaceSettings
+from iac_core.searches.mixed_block import MixedBlockSpace
+from iac_core.searches.mixed_block_settings import MixedBlockSpaceSettings
 from orchestrator.session import tables
 from orchestrator.spec import load_sweep
 
