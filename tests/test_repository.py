@@ -14,7 +14,7 @@ from orchestrator.spec import STAGE_SETTINGS, DatasetSettings, TrackingSettings,
 from orchestrator.study_settings import StudySettings
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("iac_core", "workers", "results", "orchestrator")
+PACKAGES = ("addresses", "iac_core", "workers", "results", "orchestrator")
 ONLY_IN = {
     "nibabel": {"iac_core/data/nifti.py"},
     "numba": {"iac_core/kernels/compiling.py"},
@@ -55,7 +55,7 @@ ONLY_IN = {
 }
 CORE_IMPORTS = {
     "torch", "numpy", "scipy", "nibabel", "numba", "jaxtyping", "yaml", "safetensors", "monai",
-    "onnxruntime", "onnxscript", "nnunetv2", "iac_core",
+    "onnxruntime", "onnxscript", "nnunetv2", "iac_core", "addresses",
 }  # fmt: skip
 
 
