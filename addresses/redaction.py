@@ -25,7 +25,7 @@ _USER_INFO = re.compile(
     # A password may hold any sign but blanks and quotes: it ends at the last @.
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>[^\s'\"<>@:/?#]*)(?P<rest>[^\s'\"<>]*)@"
 )
-_QUERY = re.compile(r"(?<=[?#])[\w.\-%\[\]]+=[^\s'\"<>]*")
+_QUERY = re.compile(r"(?<=[?#])[\w.\-%\[\]]+=(?:[^\s'\"<>]*[^\s'\"<>:,.)])?")
 _PAIR = re.compile(r"(?P<name>[\w.\-%\[\]]+)=(?P<value>[^&;]*)")
 _NAMED = re.compile(
     r"(?P<name>[\w.\-]*(?:passw(?:or)?d|passwd|pwd|passphrase|token|secret|api[_\-]?key"

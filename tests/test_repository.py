@@ -43,7 +43,17 @@ ONLY_IN = {
     "yaml": {"orchestrator/sweep_file.py", "iac_core/data/user_folder.py"},
     "pyarrow": {"results/store.py"},
     "matplotlib": {"results/figures.py"},
-    "mlflow": {"orchestrator/tracking.py", "results/collect.py"},
+    "mlflow": {
+        "orchestrator/tracking.py",
+        "orchestrator/tracking_fields.py",
+        "results/collect.py",
+        "results/tracking/artifacts.py",
+        "results/tracking/database.py",
+        "results/tracking/experiment.py",
+        "results/tracking/faults.py",
+        "results/tracking/server.py",
+        "results/tracking/trial.py",
+    },
     "nnunetv2": {
         "iac_core/backbones/nnunet_unet.py",
         "iac_core/nnunet/cases.py",
