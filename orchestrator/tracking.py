@@ -31,7 +31,7 @@ from results.store import write_table
 from results.tracking.address import check_experiment_name
 from results.tracking.artifacts import artifact_location, follow_the_folder, has_artifacts
 from results.tracking.database import make_database
-from results.tracking.experiment import find_experiment, try_artifact, try_tag
+from results.tracking.experiment import artifacts_of, find_experiment, try_artifact, try_tag
 from results.tracking.faults import tracking_faults
 from results.tracking.server import ask, knock, no_folders_left
 from workers.job import Job, content_hash
@@ -148,7 +148,7 @@ class Tracker:
         with self._faults():
             self._find_runs(client)
             client.update_run(self._parent_id, status="RUNNING")
-            try_artifact(client, self.uri, client.get_run(self._parent_id))
+            try_artifact(self.uri, client.get_run(self._parent_id))
         self._client = client
 
     def write(self, finished: FinishedJob | FinishedTrial) -> bool:
@@ -332,7 +332,7 @@ class Tracker:
         metrics = [*curve_metrics(curves(finished.tasks, self.store)), *final_metrics(tables)]
         for chunk in _chunks(metrics, _METRICS_PER_REQUEST):
             client.log_batch(run_id, metrics=chunk)
-        self._log_artifacts(client, run_id, tables, str(row["genotype"] or ""))
+        self._log_artifacts(run, tables, str(row["genotype"] or ""))
         client.log_batch(run_id, tags=tags_of(finished.tasks, row))
         status = "FAILED" if finished.failure else "FINISHED"
         client.set_terminated(run_id, status=status, end_time=end_ms)
@@ -340,17 +340,18 @@ class Tracker:
         self._runs[job.job_id] = client.get_run(run_id)
 
     def _log_artifacts(
-        self, client: MlflowClient, run_id: str, tables: Mapping[str, pd.DataFrame], genotype: str
+        self, run: Run, tables: Mapping[str, pd.DataFrame], genotype: str
     ) -> None:
+        into = artifacts_of(self.uri, run)
         with tempfile.TemporaryDirectory() as folder:
             for name, frame in tables.items():
                 path = Path(folder) / f"{name}.parquet"
                 write_table(path, name, frame)
-                client.log_artifact(run_id, str(path), "tables")
+                into.log_artifact(str(path), "tables")
             if genotype:
                 path = Path(folder) / "genotype.json"
                 path.write_text(genotype, encoding="utf-8")
-                client.log_artifact(run_id, str(path))
+                into.log_artifact(str(path))
 
 
 def _chunks(values: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
@@ -52,7 +53,12 @@ def try_tag(client: MlflowClient, uri: str, experiment_id: str) -> None:
         raise TrackingRefusedError(uri, rule, f"{found!r} for {value!r}", "look at the server")
 
 
-def try_artifact(client: MlflowClient, uri: str, run: Run) -> None:
+def artifacts_of(uri: str, run: Run) -> ArtifactRepository:
+    """Return the artifacts of a run; a client would remember where they lay before a move."""
+    return get_artifact_repository(run.info.artifact_uri, tracking_uri=uri)
+
+
+def try_artifact(uri: str, run: Run) -> None:
     """Write an artifact of a run, read it back and remove it.
 
     Raises:
@@ -62,13 +68,13 @@ def try_artifact(client: MlflowClient, uri: str, run: Run) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{_PROBE}.{text[:8]}"
         path.write_text(text, encoding="utf-8")
-        client.log_artifact(run.info.run_id, str(path))
+        where = artifacts_of(uri, run)
+        where.log_artifact(str(path))
         into = Path(folder) / "back"
         into.mkdir()
-        back = Path(client.download_artifacts(run.info.run_id, path.name, str(into)))
+        back = Path(where.download_artifacts(path.name, str(into)))
         found = back.read_text(encoding="utf-8") if back.is_file() else "nothing"
     with suppress(MlflowException, NotImplementedError, OSError):
-        where = get_artifact_repository(run.info.artifact_uri, tracking_uri=uri)
         where.delete_artifacts(path.name)
     if found != text:
         rule = "artifacts that are written must be read back"
