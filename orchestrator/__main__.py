@@ -15,6 +15,9 @@ def main() -> None:
         # Half-way through an import nothing has begun, and libraries turn the exception into others.
         signal.signal(signal.SIGINT, _leave)
     from addresses.redaction import redact_logs_and_tracebacks
+    from orchestrator.environment import replace_home
+
+    replace_home()
     from orchestrator import cli
 
     signal.signal(signal.SIGINT, before)
