@@ -55,7 +55,7 @@ def ray_folder() -> str | None:
     wanted = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
     if _is_short(wanted):
         return None
-    for parent in ("/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 - the user's own folder in it
+    for parent in ("/tmp", "/var/tmp", "/dev/shm"):
         folder = Path(parent) / f"ray-{os.getuid()}"
         try:
             folder.mkdir(mode=0o700, exist_ok=True)

@@ -339,9 +339,7 @@ class Tracker:
         client.set_tag(run_id, "iac.digest", digest)
         self._runs[job.job_id] = client.get_run(run_id)
 
-    def _log_artifacts(
-        self, run: Run, tables: Mapping[str, pd.DataFrame], genotype: str
-    ) -> None:
+    def _log_artifacts(self, run: Run, tables: Mapping[str, pd.DataFrame], genotype: str) -> None:
         into = artifacts_of(self.uri, run)
         with tempfile.TemporaryDirectory() as folder:
             for name, frame in tables.items():

@@ -1,6 +1,8 @@
 """MLflow's tables in a database: asked without MLflow, which would wait for minutes; made whole."""
 
+import glob
 import os
+import time
 import uuid
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from results.errors import TrackingRefusedError
 from results.tracking.address import scheme_of
 
 _TIMEOUT = {"sqlite": "timeout", "mssql": "timeout"}
+_SECONDS_UNTIL_LEFT = 600.0
+"""After which a half-made file is one that a kill left."""
 _UNCHANGED = "UPDATE alembic_version SET version_num = version_num"
 
 
@@ -86,6 +90,9 @@ def make_database(uri: str) -> None:
     if path is None or path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp*"):
+        if time.time() - left.stat().st_mtime > _SECONDS_UNTIL_LEFT:
+            left.unlink(missing_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         made = SqlAlchemyStore(

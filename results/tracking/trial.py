@@ -17,8 +17,8 @@ from results.tracking.server import PATIENCE_S, ask, no_folders_left
 def try_tracking(uri: str, experiment: str | None = None) -> str:
     """Write and read on trial, and return what was found.
 
-    A tag is written to the experiment, or to another one while a sweep has not made it, and removed
-    again. A SQLite file that is missing is made in a folder beside it, and removed again.
+    A tag is written to the experiment, or to another one while a sweep has not made it, and
+    removed again. A SQLite file that is missing is made in a folder beside it, and removed again.
 
     Args:
         uri: MLflow's tracking URI.

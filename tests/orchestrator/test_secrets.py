@@ -1,4 +1,4 @@
-"""No secret of an address is printed, logged or written, whatever command meets whatever trouble."""
+"""No secret of an address is printed, logged or written, whatever a command meets."""
 
 import logging
 import sys
@@ -22,17 +22,26 @@ SECRET = "hunter2-geheim"
         (f"postgresql+psycopg://iac:{SECRET}@h:1/db", "postgresql+psycopg://iac:***@h:1/db"),
         (f"mysql://iac:a@b/{SECRET}:c@h/db failed", "mysql://iac:***@h/db failed"),
         (f"https://{SECRET}@h/x", "https://***@h/x"),
-        (f"https://u:{SECRET}@h, then http://v:{SECRET}@i", "https://u:***@h, then http://v:***@i"),
+        (
+            f"https://u:{SECRET}@h, then http://v:{SECRET}@i",
+            "https://u:***@h, then http://v:***@i",
+        ),
         (f"http://h/?token={SECRET}&sslmode=require", "http://h/?token=***&sslmode=require"),
         (f"http://h/?a_name_of_its_own={SECRET}: no", "http://h/?a_name_of_its_own=***: no"),
-        (f"s3://b/k?X-Amz-Signature={SECRET}&sig={SECRET}", "s3://b/k?X-Amz-Signature=***&sig=***"),
+        (
+            f"s3://b/k?X-Amz-Signature={SECRET}&sig={SECRET}",
+            "s3://b/k?X-Amz-Signature=***&sig=***",
+        ),
         (f"postgresql://h/db?user=u&password={SECRET}", "postgresql://h/db?user=u&password=***"),
         (f"with url: /?token={SECRET}/api (Caused by", "with url: /?token=*** (Caused by"),
         (f"host=h password={SECRET} dbname=d", "host=h password=*** dbname=d"),
         (f"Authorization: Bearer {SECRET}", "Authorization: ***"),
         (f"{{'api_key': '{SECRET}'}}", "{'api_key': '***'}"),
         (f"h/?x=1;AWS_SECRET_ACCESS_KEY={SECRET}", "h/?x=***;AWS_SECRET_ACCESS_KEY=***"),
-        ("a@b.example, http://h:5000/#/experiments/1", "a@b.example, http://h:5000/#/experiments/1"),
+        (
+            "a@b.example, http://h:5000/#/experiments/1",
+            "a@b.example, http://h:5000/#/experiments/1",
+        ),
         ("s3://bucket/runs@2026/a", "s3://bucket/runs@2026/a"),
         ("sqlite:////runs/mlflow.db, threshold=0.5", "sqlite:////runs/mlflow.db, threshold=0.5"),
     ],
@@ -111,7 +120,9 @@ def test_no_file_holds_the_secret_of_a_server_that_refuses(
         uri = where.replace("http://", f"http://iac:{SECRET}@")
         sweep = write_sweep("[no_cell]")
         text = sweep.read_text()
-        sweep.write_text(text.replace("    grid:", f"    tracking: {{uri: '{uri}'}}\n    grid:", 1))
+        sweep.write_text(
+            text.replace("    grid:", f"    tracking: {{uri: '{uri}'}}\n    grid:", 1)
+        )
         for words in (("run", sweep, "--inline"), ("doctor", sweep), ("report", sweep)):
             ended = command(capsys, monkeypatch, *words, "--runs", tmp_path / "runs")
             assert "HTTP 500" in ended.said

@@ -153,9 +153,7 @@ def test_run_stops_before_any_stage_where_tracking_cannot_be_used(
             assert len(ended.err.strip().splitlines()) == 1
     with answering(500) as uri:
         sweep = with_tracking(write_sweep("[no_cell]"), f"{{uri: '{uri}'}}")
-        ended = command(
-            capsys, monkeypatch, "run", sweep, "--inline", "--runs", tmp_path / "runs"
-        )
+        ended = command(capsys, monkeypatch, "run", sweep, "--inline", "--runs", tmp_path / "runs")
         assert ended.code == 2
         assert "HTTP 500" in ended.err
         ended = command(capsys, monkeypatch, "sync", sweep, "--runs", tmp_path / "runs")

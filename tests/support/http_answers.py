@@ -19,7 +19,7 @@ def answering(status, body=b"no", kind="text/plain"):
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = do_PATCH = do_PUT = _answer
+        do_GET = do_POST = do_PATCH = do_PUT = _answer  # noqa: N815
 
         def log_message(self, *arguments):
             pass
