@@ -30,9 +30,10 @@ class _NotTheWriterError(Exception):
 class BackgroundTracker:
     """Writes finished jobs from a thread of its own, so that no stage waits for MLflow.
 
-    The thread begins with connecting; `wait_until_open` says how that went, in bounded time. While the server is away jobs are kept, and tried again after a pause. Of several drivers one
-    writes at a time: the one that holds a lease. A context manager: the lease is kept until its
-    end, so that a report can be drawn meanwhile.
+    The thread begins with connecting; `wait_until_open` says how that went, in bounded time. While
+    the server is away jobs are kept, and tried again after a pause. Of several drivers one writes
+    at a time: the one that holds a lease. A context manager: the lease is kept until its end, so
+    that a report can be drawn meanwhile.
 
     Args:
         tracker: The writer; used by the thread alone.

@@ -1,4 +1,4 @@
-"""MLflow's tables in a database: asked without MLflow, which would wait for minutes; made whole."""
+"""MLflow's tables in a database: asked in seconds, where MLflow waits for minutes; made whole."""
 
 import glob
 import os
