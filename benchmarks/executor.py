@@ -49,7 +49,8 @@ from orchestrator.resources import ResourceSettings
 from orchestrator.run_sweep import JobEnd, SweepProgress, SweepRoom, View, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.simulation import simulate
-from orchestrator.tracking import BackgroundTracker, FinishedJob, Tracker
+from orchestrator.tracking import FinishedJob, Tracker
+from orchestrator.tracking_writer import BackgroundTracker
 from workers.job import Job, JobSettings
 from workers.preemption import Preemption
 from workers.run_stage import StageEnd, StageOrder, run_stage
@@ -216,13 +217,7 @@ def measure_mirror(folder: Path, n_jobs: int) -> float:
     """Seconds per job that the MLflow writer needs for finished jobs, on a SQLite file."""
     room, ends = room_in(folder / "blocks"), []
     _run(jobs_of_nothing(0, n_jobs), room, InlineExecutor(), ends)
-    tracker = Tracker(
-        f"sqlite:///{folder / 'mlflow.db'}",
-        "nothing",
-        "nothing",
-        room.store,
-        artifact_root=folder / "artifacts",
-    )
+    tracker = Tracker(f"sqlite:///{folder / 'mlflow.db'}", "nothing", "nothing", room.store)
     with BackgroundTracker(tracker, folder / "lease") as tracking:
         tracking.put(_finished(ends[0]))
         while not tracking.n_written and not tracking.trouble:  # the database is made

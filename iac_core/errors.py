@@ -17,6 +17,8 @@ A message is rule, then value, then the way out.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from addresses.redaction import redact
+
 
 class IacError(Exception):
     """Base class of every error raised on purpose."""
@@ -50,7 +52,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.place}" if self.place else self.file
-        return f"{where}: {self.rule}, got {self.value}; {self.way_out}"
+        return redact(f"{where}: {self.rule}, got {self.value}; {self.way_out}")
 
 
 class DataError(IacError):

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -10,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from addresses.sqlite import sqlite_url
 from iac_core.config import DatasetOptions
 from iac_core.errors import ConfigError, DataError, IacError, Problem
 from iac_core.registry import did_you_mean
@@ -44,7 +46,7 @@ from orchestrator.running import RunOptions, run_session
 from orchestrator.session import Session, open_sweep, tables
 from orchestrator.spec import DatasetSettings, SweepError, load_sweep
 from orchestrator.study_settings import StudySettings
-from results.errors import ResultsError
+from results.errors import ResultsError, TrackingError, TrackingSettingError
 
 if TYPE_CHECKING:
     from orchestrator.doctor import Finding
@@ -322,19 +324,35 @@ def report(
     """Draw tables from MLflow and write the report: Markdown, LaTeX, HTML."""
     from orchestrator.reporting import report_from_tracking, report_sweep, sync_sweep
 
+    trouble = ""
     if sweep is None:
         if tracking_uri is None or experiment is None:
             raise typer.BadParameter("give a sweep file, or --tracking-uri and --experiment")
-        paths = report_from_tracking(tracking_uri, experiment, runs / experiment)
+        with _or_exit("no report was written"):
+            paths = report_from_tracking(tracking_uri, experiment, runs / experiment)
     else:
         session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
-        if tracking_uri is None and tables_in is None:
-            trouble = sync_sweep(session).trouble
-            if trouble:
-                err.print(Text(f"MLflow is away, the report may lack jobs: {trouble}"))
-        paths = report_sweep(session, tracking_uri, tables_in=tables_in)
+        with _or_exit("no report was written"):
+            if tracking_uri is None and tables_in is None:
+                trouble = sync_sweep(session).trouble
+            paths = report_sweep(session, tracking_uri, tables_in=tables_in)
     for path in (paths.markdown, paths.latex, paths.html):
         out.print(Text(str(path)), soft_wrap=True)
+    if trouble:
+        err.print(Text(f"the report lacks jobs that MLflow lacks: {trouble}"), soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED_JOBS)
+
+
+@contextmanager
+def _or_exit(what: str) -> Iterator[None]:
+    """End in one line if MLflow or the disk is in the way; a wrong setting is told by `main`."""
+    try:
+        yield
+    except TrackingSettingError:
+        raise
+    except (TrackingError, OSError) as error:
+        err.print(Text(f"{what}: {error}"), style="red", soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED_JOBS) from error
 
 
 @app.command()
@@ -431,7 +449,8 @@ def sync(sweep: SweepPath, data: DataOption = None, runs: RunsOption = _RUNS) ->
     from orchestrator.reporting import sync_sweep
 
     session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
-    result = sync_sweep(session)
+    with _or_exit("nothing was sent"):
+        result = sync_sweep(session)
     out.print(f"{result.n_written} jobs sent, {result.n_present} were there already")
     if result.trouble:
         err.print(Text(f"MLflow is away: {result.trouble}"), style="red", soft_wrap=True)
@@ -485,12 +504,13 @@ def doctor(
         raise typer.BadParameter("--cluster takes a sweep file: it names data, store and tracking")
 
     folders: dict[str, DatasetSettings] = {}
-    uri = f"sqlite:///{(runs / 'mlflow.db').resolve()}"
+    uri = sqlite_url(runs / "mlflow.db")
     if sweep is not None:
         session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
         uri = session.tracking_uri
         folders = {name: session.spec.datasets[name] for name in session.sources}
-    is_fine = _show(examine(runs, uri, folders))
+    experiment = session.experiment if sweep is not None else None
+    is_fine = _show(examine(runs, uri, folders, experiment=experiment))
     if cluster:
         from orchestrator.nodes import examine_nodes
         from orchestrator.ray_executor import RayExecutor

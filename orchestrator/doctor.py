@@ -14,7 +14,8 @@ import torch
 from iac_core.data.check import check_dataset
 from iac_core.errors import ConfigError
 from orchestrator.spec import DatasetSettings
-from orchestrator.tracking import TrackingUnavailable, check_reachable
+from results.errors import TrackingError
+from results.tracking.trial import try_tracking
 
 _PACKAGES = {"torch": "2.13", "ray": "2.60", "mlflow": "3.17", "optuna": "5.0", "monai": "1.6"}
 LEAST_FREE_GIB = 5.0
@@ -30,7 +31,11 @@ class Finding:
 
 
 def examine(
-    runs_dir: Path, tracking_uri: str, data: Mapping[str, DatasetSettings]
+    runs_dir: Path,
+    tracking_uri: str,
+    data: Mapping[str, DatasetSettings],
+    *,
+    experiment: str | None = None,
 ) -> Iterator[Finding]:
     """Look at versions, devices, disk, tracking and data folders.
 
@@ -38,6 +43,7 @@ def examine(
         runs_dir: Where runs will lie.
         tracking_uri: MLflow's tracking URI.
         data: Dataset → its folder.
+        experiment: Of the sweep, written and read if it exists.
     """
     version = platform.python_version()
     yield Finding(
@@ -51,7 +57,7 @@ def examine(
         yield _package(name, wanted)
     yield _devices()
     yield _disk(runs_dir)
-    yield _tracking(tracking_uri)
+    yield _tracking(tracking_uri, experiment)
     for name, settings in data.items():
         yield _data(name, settings)
 
@@ -91,13 +97,12 @@ def _disk(runs_dir: Path) -> Finding:
     return Finding(what="disk", is_ok=writable and free >= LEAST_FREE_GIB, text=text)
 
 
-def _tracking(uri: str) -> Finding:
+def _tracking(uri: str, experiment: str | None) -> Finding:
     try:
-        check_reachable(uri)
-    except TrackingUnavailable as error:
-        text = f"{error}: start it, or leave tracking.uri out to use a local file"
-        return Finding(what="tracking", is_ok=False, text=text)
-    return Finding(what="tracking", is_ok=True, text=uri)
+        text = try_tracking(uri, experiment)
+    except TrackingError as error:
+        return Finding(what="tracking", is_ok=False, text=str(error))
+    return Finding(what="tracking", is_ok=True, text=text)
 
 
 def _data(name: str, settings: DatasetSettings) -> Finding:

@@ -22,7 +22,8 @@ from iac_core.data.fingerprint import fingerprint
 from iac_core.errors import ConfigError, DataError
 from orchestrator.doctor import LEAST_FREE_GIB, Finding
 from orchestrator.session import Session
-from orchestrator.tracking import TrackingUnavailable, check_reachable
+from results.errors import TrackingError
+from results.tracking.server import check_reachable
 from workers.places import open_place
 from workers.provenance import commit, versions
 from workers.tasks import DataSource
@@ -85,7 +86,7 @@ def answer(question: NodeQuestion) -> NodeReport:
     tracking = ""
     try:
         check_reachable(question.tracking_uri)
-    except TrackingUnavailable as error:
+    except TrackingError as error:
         tracking = str(error)
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return NodeReport(

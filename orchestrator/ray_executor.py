@@ -24,6 +24,7 @@ from ray.exceptions import OutOfMemoryError, RayError
 
 from iac_core.errors import ConfigError
 from orchestrator.cluster import Node, n_places, requested
+from orchestrator.environment import ray_folder
 from orchestrator.resources import StageResources
 from workers.preemption import Preemption, note_of_node
 from workers.run_stage import Failure, StageEnd, StageOrder, run_stage
@@ -74,6 +75,7 @@ class RayExecutor:
 
     def _join(self) -> None:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        folder = ray_folder() if self._address is None else None
         try:
             _knock(self._address)
             ray.init(
@@ -84,10 +86,15 @@ class RayExecutor:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=True,
+                **({} if folder is None else {"_temp_dir": folder}),
             )
         except (OSError, ValueError, RuntimeError) as error:
             if self._address is None:
-                raise
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ConfigError(
+                    f"Ray must start on this machine, got {reason}; set RAY_TMPDIR and HOME to "
+                    "folders that can be written, or run --inline"
+                ) from error
             reason = str(error).splitlines()[0]
             raise ConfigError(
                 f"the address must be that of a running Ray cluster, got {self._address} "

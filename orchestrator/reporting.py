@@ -13,7 +13,8 @@ import pandas as pd
 
 from orchestrator.expand import is_on_cell
 from orchestrator.session import Session
-from orchestrator.tracking import BackgroundTracker, FinishedJob, FinishedTrial, Tracker
+from orchestrator.tracking import FinishedJob, FinishedTrial, Tracker
+from orchestrator.tracking_writer import BackgroundTracker
 from results.collect import collect
 from results.declared import Declaration
 from results.report import ReportPaths, write_report
@@ -45,14 +46,12 @@ def open_tracking(session: Session, *, patience_s: float = 0.0) -> BackgroundTra
         session: The sweep.
         patience_s: How long it waits at its end for another driver that writes.
     """
-    root = session.runs_dir / "mlartifacts" if session.spec.tracking.uri is None else None
     session.runs_dir.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(
         session.tracking_uri,
         session.experiment,
         session.spec.name,
         session.store,
-        artifact_root=root,
     )
     return BackgroundTracker(
         tracker,
@@ -63,7 +62,11 @@ def open_tracking(session: Session, *, patience_s: float = 0.0) -> BackgroundTra
 
 
 def sync_sweep(session: Session) -> SyncResult:
-    """Send every finished job that MLflow does not have."""
+    """Send every finished job that MLflow does not have, or whose artifacts are gone.
+
+    Raises:
+        TrackingError: If MLflow cannot be used, and waiting would not help.
+    """
     done = [state for state in session.plan().states if state.is_done]
     finished: list[FinishedJob | FinishedTrial] = [
         FinishedJob(job=state.job, tasks=state.tasks) for state in done
@@ -74,6 +77,7 @@ def sync_sweep(session: Session) -> SyncResult:
         with _without_the_study():
             finished += finished_trials(session)
     with open_tracking(session) as tracking:
+        tracking.wait_until_open()
         for one in finished:
             tracking.put(one)
         tracking.close("FINISHED")

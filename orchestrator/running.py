@@ -1,5 +1,6 @@
 """What `orchestrator run` does: stages, then the study, MLflow beside them, the report at last."""
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +21,10 @@ from orchestrator.price import forecast_of, keep_nodes
 from orchestrator.resources import ResourceSettings
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
 from orchestrator.session import Session
+from results.errors import ResultsError
 
 if TYPE_CHECKING:
-    from orchestrator.tracking import BackgroundTracker
+    from orchestrator.tracking_writer import BackgroundTracker
 
 _PATIENCE_WITH_ANOTHER_WRITER_S = 60.0
 
@@ -52,9 +54,13 @@ def run_session(session: Session, how: RunOptions) -> bool:
     """Run stages, keep MLflow up to date beside them, report at the end if all jobs were meant.
 
     Returns:
-        Whether no job and no trial of the study failed, as far as they were run.
+        Whether no job and no trial of the study failed, as far as they were run, MLflow has them
+        all, and the report was written if it was asked for.
+
+    Raises:
+        TrackingError: If MLflow cannot be used, and waiting would not help: nothing was started.
     """
-    from orchestrator.reporting import note_declaration, open_tracking, report_if_stale
+    from orchestrator.reporting import note_declaration, open_tracking
     from orchestrator.tracking import FinishedJob
 
     found = session.plan()
@@ -62,6 +68,7 @@ def run_session(session: Session, how: RunOptions) -> bool:
     out.print(plan_table(found))
     note_declaration(session, sum(state.is_done for state in found.states))
     with open_tracking(session, patience_s=_PATIENCE_WITH_ANOTHER_WRITER_S) as tracking:
+        tracking.wait_until_open()
 
         def on_job_end(end: JobEnd) -> None:
             finished = FinishedJob(job=end.state.job, tasks=end.state.tasks, failure=end.failure)
@@ -84,15 +91,27 @@ def run_session(session: Session, how: RunOptions) -> bool:
                 ),
                 soft_wrap=True,
             )
-            return is_whole
+            return False
         if progress.ended and how.reports:
             is_changed = tracking.n_written > 0 or session.spec.study is not None
-            paths = report_if_stale(session, is_changed=is_changed)
-            out.print(Text(f"\nreport       {paths.html}"), soft_wrap=True)
-            out.print(Text(f"             {paths.markdown}"), soft_wrap=True)
-            out.print(Text(f"tables       {session.run_dir / 'tables'}"), soft_wrap=True)
-            out.print(Text(f"MLflow       {_mlflow_command(session)}"), soft_wrap=True)
+            is_whole &= _report(session, is_changed=is_changed)
     return is_whole
+
+
+def _report(session: Session, *, is_changed: bool) -> bool:
+    """Write the report and say where it is; False if it could not be written."""
+    from orchestrator.reporting import report_if_stale
+
+    try:
+        paths = report_if_stale(session, is_changed=is_changed)
+    except (ResultsError, OSError) as error:
+        err.print(Text(f"no report was written: {error}"), style="red", soft_wrap=True)
+        return False
+    out.print(Text(f"\nreport       {paths.html}"), soft_wrap=True)
+    out.print(Text(f"             {paths.markdown}"), soft_wrap=True)
+    out.print(Text(f"tables       {session.run_dir / 'tables'}"), soft_wrap=True)
+    out.print(Text(f"MLflow       {_mlflow_command(session)}"), soft_wrap=True)
+    return True
 
 
 def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> bool:
@@ -232,7 +251,8 @@ def _stop_on_interrupt(session: Session) -> Iterator[None]:
 def _mlflow_command(session: Session) -> str:
     uri = session.tracking_uri
     if uri.startswith("sqlite"):
-        return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}"
+        program = str(Path(sys.executable).parent / "mlflow")
+        return shlex.join([program, "ui", "--backend-store-uri", uri])
     return uri
 
 

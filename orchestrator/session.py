@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from addresses.sqlite import sqlite_url
 from iac_core.backbones import BACKBONES
 from iac_core.data import DATASETS, open_dataset
 from iac_core.data.check import check_dataset
@@ -71,7 +72,7 @@ class Session:
         """The sweep's tracking URI, or a SQLite file beside the runs."""
         if self.spec.tracking.uri is not None:
             return self.spec.tracking.uri
-        return f"sqlite:///{(self.runs_dir / 'mlflow.db').resolve()}"
+        return sqlite_url(self.runs_dir / "mlflow.db")
 
     @property
     def experiment(self) -> str:

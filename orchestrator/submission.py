@@ -18,7 +18,7 @@ from typing import Any
 from iac_core.errors import ConfigError
 from orchestrator.spec import SweepSpec
 
-_PACKAGES = ("files", "iac_core", "workers", "results", "orchestrator")
+_PACKAGES = ("addresses", "files", "iac_core", "workers", "results", "orchestrator")
 _SWEEP = "sweep.yaml"
 _MOST_UPLOAD_MIB = 90
 """Ray's dashboard takes 100 MiB in a request."""

@@ -1,22 +1,22 @@
 """From MLflow to tables, incrementally: only runs that changed are read again."""
 
 import json
-import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlparse
 
 import pandas as pd
 from mlflow.entities import Run, ViewType
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from results.errors import CollectError
+from results.errors import TrackingRefusedError, TrackingSettingError
 from results.schema import TABLES, conform, empty
 from results.store import read_table, write_json, write_table
+from results.tracking.artifacts import fetch_artifacts
+from results.tracking.experiment import find_experiment
+from results.tracking.faults import tracking_faults
+from results.tracking.server import ask, no_folders_left
 
 _NOTE = "collected.json"
 _PARTS = "runs"
@@ -55,11 +55,11 @@ def collect(
         Table name → rows, sorted.
 
     Raises:
-        CollectError: If the server does not answer or has no such experiment.
+        TrackingError: If the server does not answer, has no such experiment, or has deleted it or
+            the artifacts of a run. The tables of before are left as they are.
     """
-    _check_reachable(tracking_uri)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    try:
+    ask(tracking_uri, writes=False)
+    with tracking_faults(tracking_uri), no_folders_left(tracking_uri):
         client = MlflowClient(tracking_uri=tracking_uri)
         runs = {
             run.data.tags["iac.job_id"]: run
@@ -67,12 +67,7 @@ def collect(
             if _is_wanted(run, job_ids)
         }
         for job_id, run in runs.items():
-            _fetch(client, run, into / _PARTS / job_id)
-    except (MlflowException, OSError) as error:
-        raise CollectError(
-            f"{tracking_uri}: the tracking server must be readable, got "
-            f"{str(error).splitlines()[0]}; start it, then report again"
-        ) from error
+            _fetch(client, tracking_uri, run, into / _PARTS / job_id)
     for stale in _stale(into / _PARTS, set(runs)):
         shutil.rmtree(stale)
     tables = {name: _join(name, into / _PARTS, sorted(runs)) for name in TABLES}
@@ -94,10 +89,11 @@ def _rows_of(folder: Path, table: str) -> pd.DataFrame:
 
 
 def _whole_runs(client: MlflowClient, uri: str, experiment: str) -> Iterator[Run]:
-    found = client.get_experiment_by_name(experiment)
+    found = find_experiment(client, uri, experiment)
     if found is None:
         names = ", ".join(entry.name for entry in client.search_experiments(max_results=10))
-        raise CollectError(f"{uri}: the experiment must exist, got {experiment!r}; known: {names}")
+        rule = "the experiment must exist"
+        raise TrackingSettingError(uri, rule, repr(experiment), f"known: {names}")
     token = None
     while True:
         page = client.search_runs(
@@ -113,8 +109,12 @@ def _whole_runs(client: MlflowClient, uri: str, experiment: str) -> Iterator[Run
             return
 
 
-def _fetch(client: MlflowClient, run: Run, folder: Path) -> None:
-    """Download a run's tables unless the same version lies there already."""
+def _fetch(client: MlflowClient, uri: str, run: Run, folder: Path) -> None:
+    """Download a run's tables unless the same version lies there already.
+
+    Raises:
+        TrackingRefusedError: If they are gone.
+    """
     note = folder / _NOTE
     version = {"run_id": run.info.run_id, "digest": run.data.tags["iac.digest"]}
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) == version:
@@ -122,7 +122,14 @@ def _fetch(client: MlflowClient, run: Run, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        got = Path(client.download_artifacts(run.info.run_id, "tables", temporary))
+        got = fetch_artifacts(client, uri, run, "tables", Path(temporary))
+        if not (got / "jobs.parquet").exists():  # every version has written it
+            raise TrackingRefusedError(
+                uri,
+                "the tables of every run must be among its artifacts",
+                f"none of run {run.info.run_id}, job {run.data.tags['iac.job_id']}",
+                "delete the run, then `orchestrator sync` writes it again from the stages",
+            )
         for name in TABLES:
             kept = folder / f"{name}.parquet"
             kept.unlink(missing_ok=True)  # of an earlier version of the run
@@ -146,18 +153,3 @@ def _join(table: str, parts: Path, job_ids: list[str]) -> pd.DataFrame:
     if table == "stages":
         joined = joined.sort_values("job_id").drop_duplicates(["key", "attempt_id"])
     return joined.sort_values(_SORT_KEYS[table], kind="stable").reset_index(drop=True)
-
-
-def _check_reachable(uri: str) -> None:
-    """Fail within seconds if a server is away."""
-    parts = urlparse(uri)
-    if parts.scheme not in ("http", "https"):
-        return
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        with socket.create_connection((parts.hostname or "", port), timeout=3):
-            return
-    except OSError as error:
-        raise CollectError(
-            f"{uri}: the tracking server must answer, got {error}; start it, then report again"
-        ) from error

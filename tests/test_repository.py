@@ -14,7 +14,7 @@ from orchestrator.spec import STAGE_SETTINGS, DatasetSettings, TrackingSettings,
 from orchestrator.study_settings import StudySettings
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("files", "iac_core", "workers", "results", "orchestrator")
+PACKAGES = ("addresses", "files", "iac_core", "workers", "results", "orchestrator")
 ONLY_IN = {
     "nibabel": {"iac_core/data/nifti.py"},
     "numba": {"iac_core/kernels/compiling.py"},
@@ -43,7 +43,17 @@ ONLY_IN = {
     "yaml": {"orchestrator/sweep_file.py", "iac_core/data/user_folder.py"},
     "pyarrow": {"results/store.py"},
     "matplotlib": {"results/figures.py"},
-    "mlflow": {"orchestrator/tracking.py", "results/collect.py"},
+    "mlflow": {
+        "orchestrator/tracking.py",
+        "orchestrator/tracking_fields.py",
+        "results/collect.py",
+        "results/tracking/artifacts.py",
+        "results/tracking/database.py",
+        "results/tracking/experiment.py",
+        "results/tracking/faults.py",
+        "results/tracking/server.py",
+        "results/tracking/trial.py",
+    },
     "nnunetv2": {
         "iac_core/backbones/nnunet_unet.py",
         "iac_core/nnunet/cases.py",
@@ -55,7 +65,7 @@ ONLY_IN = {
 }
 CORE_IMPORTS = {
     "torch", "numpy", "scipy", "nibabel", "numba", "jaxtyping", "yaml", "safetensors", "monai",
-    "onnxruntime", "onnxscript", "nnunetv2", "files", "iac_core",
+    "onnxruntime", "onnxscript", "nnunetv2", "addresses", "files", "iac_core",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from addresses.redaction import redact
 from iac_core.errors import ConfigError, StopRequested
 from workers.failures import PAUSE_S, FailureKind, kind_of
 from workers.lease import TIME_TO_LIVE_S, Holder, LeaseLostError
@@ -239,8 +240,8 @@ def _failed(task: StageTask, error: Exception, *, epoch: int) -> StageEnd:
         stage=task.kind,
         key=task.key,
         epoch=epoch,
-        error=f"{type(error).__name__}: {error}",
-        trace=traceback.format_exc(),
+        error=redact(f"{type(error).__name__}: {error}"),
+        trace=redact(traceback.format_exc()),
         kind=kind_of(error),
     )
     return StageEnd(ending="failed", failure=failure, pid=os.getpid())

@@ -14,7 +14,8 @@ from orchestrator.cli import app
 from orchestrator.executors import InlineExecutor
 from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
-from orchestrator.tracking import BackgroundTracker, FinishedJob, Tracker
+from orchestrator.tracking import FinishedJob, Tracker
+from orchestrator.tracking_writer import BackgroundTracker
 from results.store import read_tables
 
 pytestmark = pytest.mark.slow
@@ -54,7 +55,7 @@ def test_a_server_away_for_a_whole_sweep_has_everything_after_sync(
     monkeypatch.setenv("COLUMNS", "200")
     path, runs = sweep_on(server, write_sweep), ["--runs", str(tmp_path / "runs")]
     ended = CliRunner().invoke(app, ["run", str(path), *runs])
-    assert ended.exit_code == 0, ended.output
+    assert ended.exit_code == 1, ended.output
     assert "MLflow is away" in ended.output
     assert "2 jobs are kept" in ended.output
     server.start()

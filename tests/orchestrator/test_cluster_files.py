@@ -100,7 +100,7 @@ def slurm(tmp_path, own_processes):
         (shims / name).write_text(text)
         (shims / name).chmod((shims / name).stat().st_mode | stat.S_IXUSR)
     (home / ".venv").symlink_to(Path(sys.executable).parents[1])
-    for package in ("files", "iac_core", "workers", "results", "orchestrator"):
+    for package in ("addresses", "files", "iac_core", "workers", "results", "orchestrator"):
         (home / package).symlink_to(ROOT / package)
     environment = {
         **os.environ, "PATH": f"{shims}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled",

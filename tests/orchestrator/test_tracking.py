@@ -14,9 +14,9 @@ from orchestrator.executors import InlineExecutor
 from orchestrator.reporting import open_tracking, report_from_tracking, sync_sweep
 from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
-from orchestrator.tracking import FinishedJob, Tracker, TrackingUnavailable
+from orchestrator.tracking import FinishedJob, Tracker
 from results.collect import collect
-from results.errors import CollectError
+from results.errors import TrackingAwayError, TrackingSettingError
 from results.schema import SCHEMA_VERSION
 from results.store import read_tables
 from workers.lease import Lease
@@ -85,10 +85,7 @@ def test_a_failed_job_is_a_failed_run_and_a_later_success_replaces_it(session):
     from workers.run_stage import Failure
 
     state = session.plan().states[0]
-    root = session.runs_dir / "mlartifacts"
-    tracker = Tracker(
-        session.tracking_uri, session.experiment, "tiny", session.store, artifact_root=root
-    )
+    tracker = Tracker(session.tracking_uri, session.experiment, "tiny", session.store)
     failure = Failure(stage="evaluate", key="k", epoch=2, error="ValueError: x", trace="T")
     assert tracker.write(FinishedJob(job=state.job, tasks=state.tasks, failure=failure))
     _, found = runs(session)
@@ -181,16 +178,16 @@ def test_rows_of_a_run_that_was_written_anew_replace_those_of_before(session, tm
 def test_a_server_that_is_away_delays_and_loses_nothing(session):
     away = Tracker("http://127.0.0.1:9", "tiny", "tiny", session.store)
     state = session.plan().states[0]
-    with pytest.raises(TrackingUnavailable, match="no tracking server"):
+    with pytest.raises(TrackingAwayError, match="no tracking server"):
         away.write(FinishedJob(job=state.job, tasks=state.tasks))
-    with pytest.raises(CollectError, match="start it, then report again"):
+    with pytest.raises(TrackingAwayError, match="start it"):
         collect("http://127.0.0.1:9", "tiny", session.run_dir / "tables")
     assert sync_sweep(session).n_written == 3
 
 
 def test_an_unknown_experiment_is_named_with_those_that_exist(session):
     sync_sweep(session)
-    with pytest.raises(CollectError, match=r"got 'tyni'; known: .*tiny"):
+    with pytest.raises(TrackingSettingError, match=r"got 'tyni'; known: .*tiny"):
         collect(session.tracking_uri, "tyni", session.run_dir / "tables")
 
 
@@ -250,7 +247,7 @@ def test_a_driver_killed_while_it_makes_the_database_leaves_none(session, monkey
     def killed(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("orchestrator.tracking.os.link", killed)
+    monkeypatch.setattr("results.tracking.database.os.link", killed)
     tracker = Tracker(session.tracking_uri, session.experiment, "tiny", session.store)
     with pytest.raises(KeyboardInterrupt):
         tracker.open()

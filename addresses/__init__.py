@@ -1,0 +1,1 @@
+"""Addresses of servers, databases and files: made from paths, and shown without their secrets."""

@@ -1,0 +1,1 @@
+"""MLflow's tracking server or database: its address, whether it answers, where artifacts lie."""
