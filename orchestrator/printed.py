@@ -16,14 +16,20 @@ class Typed:
         sweep: The sweep file; None for a command without one.
         data: Entries of ``--data``, ``NAME=PATH``.
         runs: ``--runs``; None if it was not given.
+        name: The command that was typed.
+        given: Words of its own options.
     """
 
     sweep: Path | None = None
     data: tuple[str, ...] = ()
     runs: Path | None = None
+    name: str = ""
+    given: tuple[str, ...] = ()
 
     def command(self, *words: str, options: Sequence[str] = ()) -> str:
         """Return a command on the same sweep, data folders and runs folder.
+
+        The command that was typed keeps its options.
 
         Args:
             words: Command and subcommand.
@@ -36,7 +42,8 @@ class Typed:
         all_words = list(words)
         if self.sweep is not None:
             all_words.append(as_argument(self.sweep))
-        all_words += options
+        own = self.given if words == (self.name,) else ()
+        all_words += [*own, *(word for word in options if word not in own)]
         for entry in self.data:
             all_words += ["--data", entry]
         if self.runs is not None:

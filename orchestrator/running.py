@@ -1,5 +1,6 @@
 """What `orchestrator run` does: stages, then the study, MLflow beside them, the report at last."""
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +15,15 @@ from rich.text import Text
 from iac_core.errors import ConfigError
 from orchestrator.cluster import Node, this_machine, unplaceable
 from orchestrator.consoles import err, out
+from orchestrator.disk import full_folder, full_line
 from orchestrator.live_view import LineView, LiveView, plan_table
 from orchestrator.plan import Plan
 from orchestrator.price import forecast_of, keep_nodes
 from orchestrator.resources import ResourceSettings
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
 from orchestrator.session import Session
+from orchestrator.stopping import interrupt
+from results.errors import ResultsError
 
 if TYPE_CHECKING:
     from orchestrator.tracking import BackgroundTracker
@@ -54,7 +58,7 @@ def run_session(session: Session, how: RunOptions) -> bool:
     Returns:
         Whether no job and no trial of the study failed, as far as they were run.
     """
-    from orchestrator.reporting import note_declaration, open_tracking, report_if_stale
+    from orchestrator.reporting import note_declaration, open_tracking
     from orchestrator.tracking import FinishedJob
 
     found = session.plan()
@@ -79,20 +83,49 @@ def run_session(session: Session, how: RunOptions) -> bool:
         if tracking.trouble:
             err.print(
                 Text(
-                    f"MLflow is away ({tracking.trouble}): {len(tracking.unsent)} jobs are kept "
-                    "and sent by `orchestrator sync`, or by the next run or report."
+                    f"{tracking_line(session, tracking.trouble)}: {len(tracking.unsent)} jobs are "
+                    f"kept and sent by `{session.command('sync')}`, or by the next run or report."
                 ),
+                style="red",
                 soft_wrap=True,
             )
-            return is_whole
+            return False
         if progress.ended and how.reports:
             is_changed = tracking.n_written > 0 or session.spec.study is not None
-            paths = report_if_stale(session, is_changed=is_changed)
-            out.print(Text(f"\nreport       {paths.html}"), soft_wrap=True)
-            out.print(Text(f"             {paths.markdown}"), soft_wrap=True)
-            out.print(Text(f"tables       {session.run_dir / 'tables'}"), soft_wrap=True)
-            out.print(Text(f"MLflow       {_mlflow_command(session)}"), soft_wrap=True)
+            is_whole &= _report(session, is_changed=is_changed)
     return is_whole
+
+
+def tracking_line(session: Session, trouble: str) -> str:
+    """Return what is said when MLflow could not be written: its disk is full, or it is away.
+
+    Args:
+        session: The sweep.
+        trouble: What the writer met with.
+    """
+    is_local = session.tracking_uri.startswith("sqlite")
+    full = full_folder([session.runs_dir]) if is_local else None
+    if is_local and (full is not None or "disk is full" in trouble):
+        return full_line(full or session.runs_dir)
+    return f"MLflow is away ({trouble})"
+
+
+def _report(session: Session, *, is_changed: bool) -> bool:
+    """Write the report and say where it is; False if it could not be written."""
+    from orchestrator.reporting import report_if_stale
+
+    try:
+        paths = report_if_stale(session, is_changed=is_changed)
+    except ResultsError as error:
+        command = session.command("report")
+        text = f"all stages are done, but there is no report: {error}\n`{command}` writes it"
+        err.print(Text(text), style="red", soft_wrap=True)
+        return False
+    out.print(Text(f"\nreport       {paths.html}"), soft_wrap=True)
+    out.print(Text(f"             {paths.markdown}"), soft_wrap=True)
+    out.print(Text(f"tables       {session.run_dir / 'tables'}"), soft_wrap=True)
+    out.print(Text(f"MLflow       {_mlflow_command(session)}"), soft_wrap=True)
+    return True
 
 
 def _tune(session: Session, tracking: "BackgroundTracker", how: RunOptions) -> bool:
@@ -157,6 +190,8 @@ def _execute(
     with ExitStack() as stack:
         nodes = this_machine(resources.cpus)
         executor: Executor = InlineExecutor()
+        if how.inline and not how.waits_for_machines:
+            _refuse_unplaceable(found, resources, nodes)
         if not how.inline and any(not state.is_done for state in found.states):
             from orchestrator.ray_executor import RayExecutor
 
@@ -195,8 +230,9 @@ def _refuse_unlike_nodes(session: Session) -> None:
     if wrong:
         lines = "".join(f"\n    {finding.what}: {finding.text}" for finding in wrong)
         raise ConfigError(
-            f"the nodes of a cluster must see the same, got{lines}\n`orchestrator doctor "
-            f"{session.spec.path} --cluster` looks again; --unchecked runs all the same"
+            f"the nodes of a cluster must see the same, got{lines}\n"
+            f"`{session.command('doctor', options=['--cluster'])}` looks again; --unchecked runs "
+            "all the same"
         )
 
 
@@ -219,7 +255,10 @@ def _stop_on_interrupt(session: Session) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         if session.stop_file.exists():
             raise KeyboardInterrupt
-        request_stop(session.stop_file)
+        try:
+            request_stop(session.stop_file)
+        except OSError:  # a full disk: the stages cannot be told
+            raise KeyboardInterrupt from None
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -227,12 +266,15 @@ def _stop_on_interrupt(session: Session) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        # Ray has put a handler of its own into its place.
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def _mlflow_command(session: Session) -> str:
     uri = session.tracking_uri
     if uri.startswith("sqlite"):
-        return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}"
+        program = str(Path(sys.executable).parent / "mlflow")
+        return shlex.join([program, "ui", "--backend-store-uri", uri])
     return uri
 
 

@@ -1,34 +1,29 @@
-"""The command line: plan, run, submit, status, report, export, sync, doctor, data, phantom."""
+"""The command line: plan, run, submit, status, report, export, sync, doctor, data, phantom.
+
+The commands are imported when `main` runs: that takes seconds, in which Ctrl-C must work too.
+"""
 
 import sys
+from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
+from orchestrator.stopping import leaving_at_once
 
-from iac_core.errors import DataError, IacError, Problem
-from orchestrator.cli import folders, machines, outcomes, sweeps  # noqa: F401 - add commands
-from orchestrator.cli.application import app
-from orchestrator.cli.options import EXIT_BAD_INPUT
-from orchestrator.consoles import err
-from orchestrator.spec import SweepError
-from results.errors import ResultsError
+if TYPE_CHECKING:
+    from orchestrator.cli.commands import app
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the command line; bad input ends with exit code 2 and no traceback."""
-    try:
-        app()
-    except (SweepError, DataError) as error:
-        _print_problems(error.problems)
-        sys.exit(EXIT_BAD_INPUT)
-    except (IacError, ResultsError) as error:
-        err.print(Text(str(error)), style="red", soft_wrap=True)
-        sys.exit(EXIT_BAD_INPUT)
+    """Run the command line; no error of a user or of a disk ends with a traceback."""
+    with leaving_at_once():
+        from orchestrator.cli.commands import run_commands
+    sys.exit(run_commands())
 
 
-def _print_problems(problems: tuple[Problem, ...]) -> None:
-    for problem in problems:
-        err.print(Text(str(problem)), style="red", soft_wrap=True)
-    plural = "problem" if len(problems) == 1 else "problems"
-    err.print(f"{len(problems)} {plural}; nothing was started.")
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - of a module
+    if name == "app":
+        from orchestrator.cli.commands import app
+
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

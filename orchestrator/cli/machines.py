@@ -11,16 +11,17 @@ from rich.text import Text
 from orchestrator.cli.application import app, cluster_app
 from orchestrator.cli.options import (
     EXIT_FAILED,
-    RUNS,
     AddressOption,
     DataOption,
     RunsOption,
     SweepPath,
-    overrides_of,
+    opened,
 )
 from orchestrator.consoles import err, out
-from orchestrator.session import open_sweep, tables
+from orchestrator.printed import printed
+from orchestrator.session import tables
 from orchestrator.spec import DatasetSettings, load_sweep
+from orchestrator.target import DEFAULT_RUNS
 
 if TYPE_CHECKING:
     from orchestrator.doctor import Finding
@@ -33,7 +34,7 @@ def doctor(
         Path | None, typer.Argument(help="The sweep file.", metavar="[SWEEP]")
     ] = None,
     data: DataOption = None,
-    runs: RunsOption = RUNS,
+    runs: RunsOption = None,
     cluster: Annotated[
         bool, typer.Option("--cluster", help="Also ask every node of a running Ray cluster.")
     ] = False,
@@ -43,17 +44,21 @@ def doctor(
 ) -> None:
     """Look at versions, devices, disk, tracking and data folders: ok, or the way out."""
     from orchestrator.doctor import examine
+    from orchestrator.sweep_findings import examine_sweep
 
     if cluster and sweep is None:
         raise typer.BadParameter("--cluster takes a sweep file: it names data, store and tracking")
 
     folders: dict[str, DatasetSettings] = {}
-    uri = f"sqlite:///{(runs / 'mlflow.db').resolve()}"
+    runs_dir = (runs or DEFAULT_RUNS).expanduser().absolute()
+    uri = f"sqlite:///{runs_dir / 'mlflow.db'}"
     if sweep is not None:
-        session = open_sweep(sweep, overrides_of(data), runs, needs_data=False)
-        uri = session.tracking_uri
+        session = opened(sweep, data, runs, needs="names")
+        runs_dir, uri = session.runs_dir, session.tracking_uri
         folders = {name: session.spec.datasets[name] for name in session.sources}
-    is_fine = _show(examine(runs, uri, folders))
+    is_fine = _show(examine(runs_dir, uri, folders))
+    if sweep is not None:
+        is_fine &= _show(examine_sweep(session))
     if cluster:
         from orchestrator.nodes import examine_nodes
         from orchestrator.ray_executor import RayExecutor
@@ -104,11 +109,9 @@ def submit(
     identity = cluster.submit(spec, runs=runs, data=pairs, python=python)
     out.print(Text(f"submitted {identity}"), soft_wrap=True)
     if detach:
-        for word in ("status", "logs --follow", "cancel"):
-            out.print(
-                Text(f"orchestrator cluster {word} {identity} --address {address}"),
-                soft_wrap=True,
-            )
+        for words in (("status",), ("logs", "--follow"), ("cancel",)):
+            command = printed("cluster", *words, identity, "--address", address)
+            out.print(Text(command), soft_wrap=True)
         return
     _follow(cluster, identity)
 

@@ -12,14 +12,16 @@ from orchestrator.cli.application import app, study_app
 from orchestrator.cli.options import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
-    RUNS,
     DataOption,
     RunsOption,
     SweepPath,
-    overrides_of,
+    opened,
 )
 from orchestrator.consoles import err, out
-from orchestrator.session import Session, open_sweep
+from orchestrator.running import tracking_line
+from orchestrator.session import Session
+from orchestrator.target import DEFAULT_RUNS
+from results.errors import ResultsError
 
 
 @app.command()
@@ -28,7 +30,7 @@ def report(
         Path | None, typer.Argument(help="The sweep file.", metavar="[SWEEP]")
     ] = None,
     data: DataOption = None,
-    runs: RunsOption = RUNS,
+    runs: RunsOption = None,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow server; no stage folder is needed then.")
     ] = None,
@@ -41,28 +43,60 @@ def report(
     ] = None,
 ) -> None:
     """Draw tables from MLflow and write the report: Markdown, LaTeX, HTML."""
-    from orchestrator.reporting import report_from_tracking, report_sweep, sync_sweep
+    from orchestrator.reporting import report_from_tracking, report_sweep
 
+    code = 0
     if sweep is None:
         if tracking_uri is None or experiment is None:
             raise typer.BadParameter("give a sweep file, or --tracking-uri and --experiment")
-        paths = report_from_tracking(tracking_uri, experiment, runs / experiment)
+        into = (runs or DEFAULT_RUNS) / experiment
+        paths = report_from_tracking(tracking_uri, experiment, into)
     else:
-        session = open_sweep(sweep, overrides_of(data), runs, needs_data=False)
-        if tracking_uri is None and tables_in is None:
-            trouble = sync_sweep(session).trouble
-            if trouble:
-                err.print(Text(f"MLflow is away, the report may lack jobs: {trouble}"))
-        paths = report_sweep(session, tracking_uri, tables_in=tables_in)
+        is_own = tracking_uri is None and tables_in is None
+        session = opened(sweep, data, runs, needs="names", needs_runs=is_own)
+        if is_own:
+            code = _sync_before(session)
+        try:
+            paths = report_sweep(session, tracking_uri, tables_in=tables_in)
+        except ResultsError as error:
+            if not is_own:
+                raise
+            err.print(Text(f"no report: {error}"), style="red", soft_wrap=True)
+            raise typer.Exit(EXIT_FAILED) from None
     for path in (paths.markdown, paths.latex, paths.html):
         out.print(Text(str(path)), soft_wrap=True)
+    if code:
+        raise typer.Exit(code)
+
+
+def _sync_before(session: Session) -> int:
+    """Send what MLflow lacks before a report; 1 if that failed."""
+    from orchestrator.reporting import sync_sweep
+
+    missing = [name for name, source in session.sources.items() if not source.fingerprint]
+    if missing:
+        how = " ".join(f"--data {name}=PATH" for name in missing)
+        err.print(
+            Text(
+                f"The folder of {', '.join(missing)} is not at hand: the report is of what MLflow "
+                f"has, finished jobs that it lacks are not sent. Give it with {how}."
+            ),
+            style="yellow",
+            soft_wrap=True,
+        )
+        return 0
+    trouble = sync_sweep(session).trouble
+    if trouble:
+        line = tracking_line(session, trouble)
+        err.print(Text(f"{line}: the report may lack jobs"), style="red", soft_wrap=True)
+    return EXIT_FAILED if trouble else 0
 
 
 @app.command()
 def replay(
     sweep: SweepPath,
     data: DataOption = None,
-    runs: RunsOption = RUNS,
+    runs: RunsOption = None,
     pruner: Annotated[
         list[str] | None, typer.Option(help="Of the sweep; all of its grid if none is given.")
     ] = None,
@@ -75,8 +109,13 @@ def replay(
     from orchestrator.recorded import grid_cells
     from orchestrator.replays import replay_rooms, replay_table, replayable, summary_table, varied
 
-    session = open_sweep(sweep, overrides_of(data), runs, needs_data=False)
+    session = opened(sweep, data, runs, needs="keys", needs_runs=True)
     cells = grid_cells(session)
+    if all(cell.full is None for cell in cells):
+        raise ConfigError(
+            f"a replay must have a finished full search, got none of {len(cells)}; "
+            f"`{session.command('run')}` runs them"
+        )
     rooms = replay_rooms(cells)
     wanted = varied(_operation_pruners(session, pruner), vary or [])
     can, cannot = replayable(wanted, rooms)
@@ -102,13 +141,13 @@ def replay(
 
 
 @study_app.command("show")
-def study_show(sweep: SweepPath, data: DataOption = None, runs: RunsOption = RUNS) -> None:
+def study_show(sweep: SweepPath, data: DataOption = None, runs: RunsOption = None) -> None:
     """Show the confirmed trials that no other one beats, and how far replays were off."""
     from orchestrator.study import storage_answers
     from orchestrator.study_export import load_confirmed
     from orchestrator.tuning import study_lines
 
-    session = open_sweep(sweep, overrides_of(data), runs, needs_data=False)
+    session = opened(sweep, data, runs, needs="keys", needs_runs=True)
     with storage_answers():
         for line in study_lines(session, load_confirmed(session)):
             out.print(Text(line), soft_wrap=True)
@@ -122,13 +161,13 @@ def study_export(
     ] = None,
     trial: Annotated[int | None, typer.Option(help="Number of a confirmed trial.")] = None,
     data: DataOption = None,
-    runs: RunsOption = RUNS,
+    runs: RunsOption = None,
 ) -> None:
     """Write a sweep file with the tuned settings as a pruner, for every cell of the grid."""
     from orchestrator.study import storage_answers
     from orchestrator.study_export import export_study
 
-    session = open_sweep(sweep, overrides_of(data), runs, needs_data=False)
+    session = opened(sweep, data, runs, needs="keys", needs_runs=True)
     with storage_answers():
         written = export_study(session, into, trial)
     out.print(Text(f"{written.path}: trial {written.number}, {written.why}"), soft_wrap=True)
@@ -147,15 +186,16 @@ def _operation_pruners(session: Session, names: list[str] | None) -> dict[str, o
 
 
 @app.command()
-def sync(sweep: SweepPath, data: DataOption = None, runs: RunsOption = RUNS) -> None:
+def sync(sweep: SweepPath, data: DataOption = None, runs: RunsOption = None) -> None:
     """Send finished jobs that MLflow does not have yet."""
     from orchestrator.reporting import sync_sweep
 
-    session = open_sweep(sweep, overrides_of(data), runs, needs_data=False)
+    session = opened(sweep, data, runs, needs="keys", needs_runs=True)
     result = sync_sweep(session)
     out.print(f"{result.n_written} jobs sent, {result.n_present} were there already")
     if result.trouble:
-        err.print(Text(f"MLflow is away: {result.trouble}"), style="red", soft_wrap=True)
+        line = tracking_line(session, result.trouble)
+        err.print(Text(line), style="red", soft_wrap=True)
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -164,7 +204,7 @@ def export(
     sweep: SweepPath,
     into: Annotated[Path, typer.Option(help="Folder to write; one folder per job in it.")],
     data: DataOption = None,
-    runs: RunsOption = RUNS,
+    runs: RunsOption = None,
     job: Annotated[
         list[str] | None, typer.Option(help="Start of a job's id (see `plan --jobs`); or all.")
     ] = None,
@@ -176,7 +216,7 @@ def export(
     """Write found cells and networks of finished jobs for use outside this project."""
     from orchestrator.export import export_sweep
 
-    session = open_sweep(sweep, overrides_of(data), runs, needs_data=False)
+    session = opened(sweep, data, runs, needs="keys", needs_runs=True)
     for written in export_sweep(session, into, job or [], program or []):
         checks = "".join(
             f", {kind} within {difference:.1e} of the network"
