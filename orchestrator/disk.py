@@ -6,11 +6,25 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from iac_core.errors import Problem
+
 LEAST_FREE_GIB = 5.0
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_NO_FOLDER = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
-_PROBE_BYTES = 64 * 2**10
+_CLOSED = "must be open to this user", "change its rights, or choose another"
+_NO_FOLDER = "must be a folder", "name another"
+_RULES = {
+    errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED,
+    errno.EROFS: _CLOSED,
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,
+    errno.EISDIR: ("must be a file", "name another"),
+    errno.ENOENT: ("must exist", "correct the path"),
+    errno.ENAMETOOLONG: ("a path must be short enough", "choose a shorter one"),
+}
+_OTHER = "must be usable", "correct the path, or look at the disk"
+_LONGEST_PATH = 500
+_PROBE_BYTES = 2**20
 _FULL_BELOW_BYTES = 2**20
 
 
@@ -20,28 +34,30 @@ def existing_part(path: Path) -> Path:
     return next(part for part in (whole, *whole.parents) if _exists(part))
 
 
-def write_trouble(folder: Path) -> str:
-    """Return why nothing can be written into a folder, as ``rule, got value; way out``.
+def write_trouble(folder: Path) -> Problem | None:
+    """Return why nothing can be written into a folder, or None.
 
     A small file is written and removed, in the nearest folder above if it does not exist yet.
 
     Args:
         folder: The folder.
-
-    Returns:
-        One line with the path; empty if it can be written.
     """
     place = existing_part(folder)
     if not place.is_dir():
-        return f"{place}: must be a folder, got a file; name another folder"
+        return Problem(
+            file=str(place),
+            rule="must be a folder",
+            value="a file",
+            way_out="name another folder",
+        )
     try:
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(bytes(_PROBE_BYTES))
             file.flush()
     except OSError as error:
         # Not with the name of the small file, which says nothing to anybody.
-        return line_of(OSError(error.errno, error.strerror), [place])
-    return ""
+        return problem_of(OSError(error.errno, error.strerror), [place])
+    return None
 
 
 def free_gib(folder: Path) -> float:
@@ -73,16 +89,18 @@ def full_folder(folders: Iterable[Path]) -> Path | None:
     return None
 
 
-def full_line(folder: Path | str) -> str:
+def full_disk(folder: Path | str) -> Problem:
     """Return what is said of a full disk."""
-    return (
-        f"{folder}: the disk must have room, got none left; make room there and the same command "
-        "goes on, or choose another folder"
+    return Problem(
+        file=str(folder),
+        rule="the disk must have room",
+        value="none left",
+        way_out="make room there and the same command goes on, or choose another folder",
     )
 
 
-def line_of(error: OSError, folders: Iterable[Path] = ()) -> str:
-    """Return what is said of a file or folder that cannot be used: path, rule, way out.
+def problem_of(error: OSError, folders: Iterable[Path] = ()) -> Problem:
+    """Return what is said of a file or folder that cannot be used.
 
     Args:
         error: What was raised.
@@ -91,28 +109,12 @@ def line_of(error: OSError, folders: Iterable[Path] = ()) -> str:
     known = list(folders)
     name = error.filename2 or error.filename
     where = Path(str(name)) if isinstance(name, str | Path) else None
-    reason = error.strerror or str(error) or type(error).__name__
     if is_full(error):
-        # Of a file that could not be written, its folder is what helps.
-        return full_line(where or full_folder(known) or (known[0] if known else "a disk"))
+        return full_disk(where or full_folder(known) or (known[0] if known else "a disk"))
     place = where or (known[0] if known else "a file")
-    if error.errno in _NOT_ALLOWED:
-        return (
-            f"{place}: must be open to this user, got {reason}; change its rights, or choose "
-            "another"
-        )
-    if error.errno in _NO_FOLDER:
-        return f"{place}: must be {_wanted(error)}, got {reason}; name another"
-    if error.errno == errno.ENAMETOOLONG:
-        start = str(place)[:80]
-        return f"{start}…: a path must be short enough, got {reason}; choose a shorter one"
-    if error.errno == errno.ENOENT:
-        return f"{place}: must exist, got {reason}; correct the path"
-    return f"{place}: must be usable, got {reason}; correct the path, or look at the disk"
-
-
-def _wanted(error: OSError) -> str:
-    return "a file" if error.errno == errno.EISDIR else "a folder"
+    reason = error.strerror or str(error) or type(error).__name__
+    rule, way_out = _RULES.get(error.errno or 0, _OTHER)
+    return Problem(file=str(place)[:_LONGEST_PATH], rule=rule, value=reason, way_out=way_out)
 
 
 def _exists(path: Path) -> bool:

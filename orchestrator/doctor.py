@@ -80,7 +80,7 @@ def _devices() -> Finding:
 def _disk(runs_dir: Path) -> Finding:
     trouble = write_trouble(runs_dir)
     if trouble:
-        return Finding(what="disk", is_ok=False, text=f"{trouble} with --runs")
+        return Finding(what="disk", is_ok=False, text=f"{trouble} (--runs)")
     free = free_gib(runs_dir)
     text = f"{free:.0f} GiB free in {existing_part(runs_dir)}"
     if free < LEAST_FREE_GIB:

@@ -247,8 +247,8 @@ def quarantine(task: StageTask, store: StageStore, after: int) -> Failure | None
         key=task.key,
         epoch=max(attempt["epoch"] for attempt in attempts),
         error=f"{task.kind} must get further within resources.quarantine_after = {after} "
-        f"attempts, got {len(vain)} in a row in vain ({said}); mend the cause, then run the "
-        "sweep with --again to try it again, and with --job ID to run this job alone",
+        f"attempts, got {len(vain)} in a row in vain ({said}); mend the cause, then `run --again` "
+        "tries it again, with --job ID this job alone",
         trace=str(vain[-1].get("trace", "")),
         kind="quarantined",
     )

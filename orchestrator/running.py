@@ -15,7 +15,7 @@ from rich.text import Text
 from iac_core.errors import ConfigError
 from orchestrator.cluster import Node, this_machine, unplaceable
 from orchestrator.consoles import err, out
-from orchestrator.disk import full_folder, full_line
+from orchestrator.disk import full_disk, full_folder, problem_of
 from orchestrator.live_view import LineView, LiveView, plan_table
 from orchestrator.plan import Plan
 from orchestrator.price import forecast_of, keep_nodes
@@ -79,7 +79,7 @@ def run_session(session: Session, how: RunOptions) -> bool:
         stopped = len(progress.ended) < progress.n_jobs or session.stop_file.exists()
         is_whole = is_tuned and not failed
         tracking.close("KILLED" if stopped else "FINISHED" if is_whole else "FAILED")
-        _print_failures(progress)
+        _print_failures(session, progress)
         if tracking.trouble:
             err.print(
                 Text(
@@ -106,7 +106,7 @@ def tracking_line(session: Session, trouble: str) -> str:
     is_local = session.tracking_uri.startswith("sqlite")
     full = full_folder([session.runs_dir]) if is_local else None
     if is_local and (full is not None or "disk is full" in trouble):
-        return full_line(full or session.runs_dir)
+        return str(full_disk(full or session.runs_dir))
     return f"MLflow is away ({trouble})"
 
 
@@ -116,9 +116,9 @@ def _report(session: Session, *, is_changed: bool) -> bool:
 
     try:
         paths = report_if_stale(session, is_changed=is_changed)
-    except ResultsError as error:
-        command = session.command("report")
-        text = f"all stages are done, but there is no report: {error}\n`{command}` writes it"
+    except (ResultsError, OSError) as error:
+        cause = problem_of(error, [session.run_dir]) if isinstance(error, OSError) else error
+        text = f"no report was written: {cause}\n`{session.command('report')}` writes it"
         err.print(Text(text), style="red", soft_wrap=True)
         return False
     out.print(Text(f"\nreport       {paths.html}"), soft_wrap=True)
@@ -278,10 +278,13 @@ def _mlflow_command(session: Session) -> str:
     return uri
 
 
-def _print_failures(progress: SweepProgress) -> None:
+def _print_failures(session: Session, progress: SweepProgress) -> None:
     for failure in progress.failures:
         text = (
             f"failed  {failure.stage} [{failure.key}] after epoch {failure.epoch}, "
             f"{failure.kind}: {failure.error}"
         )
         err.print(Text(text), style="red", soft_wrap=True)
+    if any(failure.kind == "quarantined" for failure in progress.failures):
+        command = session.command("run", options=["--again"])
+        err.print(Text(f"    again: {command}"), soft_wrap=True)

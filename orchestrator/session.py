@@ -15,6 +15,7 @@ from iac_core.data.fingerprint import fingerprint
 from iac_core.errors import ConfigError, DataError, Problem
 from iac_core.pruners import OPERATION_PRUNERS
 from iac_core.training.searches import SEARCHES
+from orchestrator.disk import write_trouble
 from orchestrator.expand import Expansion, expand
 from orchestrator.plan import Plan, make_plan
 from orchestrator.printed import Typed
@@ -202,12 +203,12 @@ def open_typed(
     checks_volumes = needs == "volumes"
     target = _resolved(typed, typed.sweep, overrides, checks_volumes=checks_volumes)
     spec = target.spec
-    missing_runs = target.missing_runs() if needs_runs and spec.store is None else None
-    if missing_runs is not None:
-        raise SweepError([missing_runs])
+    if checks_volumes:
+        _refuse_unwritable([target.runs_dir, target.run_dir, target.store])
     store = _open_store(spec, target.store, checks_volumes=checks_volumes)
     expansion = expand(spec)
-    problems: list[Problem] = []
+    missing_runs = target.missing_runs() if needs_runs and spec.store is None else None
+    problems = [] if missing_runs is None else [missing_runs]
     notices = list(target.notices)
     used = {job.dataset for job in expansion.jobs}
     sources = {
@@ -254,6 +255,18 @@ def _resolved(
     named = load_sweep(path, tables=tables()) if overrides else spec
     declared = {name: one.path for name, one in named.datasets.items()}
     return resolve(typed, spec, overrides, declared)
+
+
+def _refuse_unwritable(folders: Sequence[Path | str]) -> None:
+    """Write a small file into every folder that a run needs, and remove it.
+
+    Raises:
+        SweepError: If that fails, with a problem for each.
+    """
+    found = [write_trouble(Path(folder)) for folder in folders if "://" not in str(folder)]
+    problems = dict.fromkeys(problem for problem in found if problem is not None)
+    if problems:
+        raise SweepError(list(problems))
 
 
 def _open_store(spec: SweepSpec, root: Path | str, *, checks_volumes: bool) -> StageStore:

@@ -46,7 +46,8 @@ def _store(session: Session) -> Finding:
     place = session.store.place
     trouble = ""
     if isinstance(place.root, Path):
-        trouble = write_trouble(place.root)
+        problem = write_trouble(place.root)
+        trouble = "" if problem is None else str(problem)
     else:
         try:
             place.check(writes=True)

@@ -18,7 +18,7 @@ from orchestrator.cli import machines  # isort: skip
 from orchestrator.cli import folders  # isort: skip
 from orchestrator.cli.options import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_STOPPED
 from orchestrator.consoles import err
-from orchestrator.disk import is_full, line_of
+from orchestrator.disk import is_full, problem_of
 from orchestrator.spec import SweepError
 from orchestrator.stopping import interrupt
 from results.errors import ResultsError
@@ -42,7 +42,7 @@ def run_commands() -> int:
     except OSError as error:
         # The interpreter would flush once more and print a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _say(line_of(error))
+        _say(str(problem_of(error)))
         return code or EXIT_FAILED
     return code
 
@@ -64,7 +64,7 @@ def _run() -> int:
         _say(str(error))
         return EXIT_BAD_INPUT
     except OSError as error:
-        _say(line_of(error))
+        _say(str(problem_of(error)))
         return EXIT_FAILED if is_full(error) else EXIT_BAD_INPUT
     return 0
 

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from iac_core.config import DatasetOptions
-from iac_core.errors import DataError
+from iac_core.config import DatasetOptions, SplitSettings
+from iac_core.data.splits import make_split
+from iac_core.errors import ConfigError, DataError
 from iac_core.types import SegmentationDataset
 from orchestrator.cli.application import app, data_app
 from orchestrator.cli.options import LayoutAtPath, LeaveOut, PatientPattern
@@ -36,6 +37,13 @@ def data_check(
         raise DataError(summary.problems)
     for line in summary_lines(summary):
         out.print(Text(line), soft_wrap=True)
+    refs = dataset.volumes()
+    patients = sorted({ref.patient_id for ref in refs})
+    try:
+        make_split(patients, SplitSettings(), {r.patient_id for r in refs if r.is_official_test})
+    except ConfigError as error:
+        text = f"a sweep must set stages.split for this folder: {error}"
+        err.print(Text(text), style="yellow", soft_wrap=True)
 
 
 @data_app.command("show")

@@ -61,7 +61,7 @@ def report(
         except ResultsError as error:
             if not is_own:
                 raise
-            err.print(Text(f"no report: {error}"), style="red", soft_wrap=True)
+            err.print(Text(f"no report was written: {error}"), style="red", soft_wrap=True)
             raise typer.Exit(EXIT_FAILED) from None
     for path in (paths.markdown, paths.latex, paths.html):
         out.print(Text(str(path)), soft_wrap=True)
@@ -122,6 +122,11 @@ def replay(
     for name, reason in cannot.items():
         err.print(Text(f"not replayed: {name}: {reason}"), style="yellow", soft_wrap=True)
     if not can:
+        if not cannot:
+            raise ConfigError(
+                "a replay must have an operation pruner beside the full search, got none in the "
+                "grid; name one with --pruner"
+            )
         raise typer.Exit(EXIT_BAD_INPUT)
     table = replay_table(rooms, can)
     out.print(summary_table(table))

@@ -18,7 +18,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cluster import this_machine
 from orchestrator.consoles import err, out
-from orchestrator.disk import line_of
+from orchestrator.disk import LEAST_FREE_GIB, free_gib, problem_of
 from orchestrator.live_view import PROGRESS_HEADINGS, plan_table, progress_cells, stage_label
 from orchestrator.plan import failure_groups
 from orchestrator.price import begun_seconds, forecast_of, kept_nodes, time_left
@@ -59,6 +59,9 @@ def run(
     Later commands on the sweep find its runs folder and its data folders without being told.
     """
     session = opened(sweep, data, runs, needs="volumes", context=context)
+    if free_gib(session.runs_dir) < LEAST_FREE_GIB:
+        text = f"less than {LEAST_FREE_GIB:.0f} GiB are free in {session.runs_dir}: it may not do"
+        err.print(Text(text), style="yellow", soft_wrap=True)
     how = RunOptions(
         address=address,
         inline=inline,
@@ -75,7 +78,7 @@ def run(
         raise
     except OSError as error:
         folders = [session.runs_dir, Path(session.store.root)]
-        err.print(Text(line_of(error, folders)), style="red", soft_wrap=True)
+        err.print(Text(str(problem_of(error, folders))), style="red", soft_wrap=True)
         code = EXIT_FAILED
     if code == EXIT_STOPPED:
         out.print("Stopped; the same command goes on from here.")
