@@ -89,7 +89,15 @@ def _split_problems(
         try:
             refs = open_dataset(source.layout, Path(source.path), source.options).volumes()
             official = {ref.patient_id for ref in refs if ref.is_official_test}
-            make_split(sorted({ref.patient_id for ref in refs}), job.settings.split, official)
+            wanted = job.settings.split.n_train_patients
+            split = make_split(
+                sorted({ref.patient_id for ref in refs}), job.settings.split, official
+            )
+            if wanted is not None and wanted > len(split.train):
+                raise ConfigError(
+                    f"n_train_patients must be at most the split's {len(split.train)} training "
+                    f"patients, got {wanted}; lower it or leave it out"
+                )
         except ConfigError as error:
             seen[identity] = as_problem(error, spec, "stages.split", about=f"{job.dataset}: ")
     return list(seen.values())

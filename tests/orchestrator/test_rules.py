@@ -32,6 +32,15 @@ class Exits(nn.Module):
         super().__init__()
         sys.exit("usage: networks.py")
 
+class Stubborn(nn.Module):
+    def __init__(self, in_channels, classes):
+        super().__init__()
+        self.last = nn.Conv2d(in_channels, classes, 1)
+    def forward(self, x):
+        if x.shape[-1] != 64:
+            raise RuntimeError("64 x 64 alone")
+        return self.last(x)
+
 class LooksAtValues(nn.Module):
     def __init__(self, in_channels, classes):
         super().__init__()
@@ -94,7 +103,7 @@ def test_too_few_patients_for_the_folds(write_sweep, tmp_path, phantom_folder, r
 def test_more_training_patients_than_there_are(write_sweep, refused):
     sweep = write_sweep()
     sweep.write_text(sweep.read_text().replace("n_folds: 4", "n_folds: 4, n_train_patients: 70"))
-    refused(sweep, "n_train_patients", "70")
+    refused(sweep, "n_train_patients must be at most the split's", "got 70; lower it")
 
 
 def test_a_missing_package_of_nnu_net(write_sweep, refused, monkeypatch):
@@ -113,6 +122,10 @@ def test_a_missing_package_of_nnu_net(write_sweep, refused, monkeypatch):
         ("networks_of_a_user:NoNetwork", "must return a torch module, got NoNetwork"),
         ("networks_of_a_user:Wide", "logits of 4 classes, got the shape (1, 5, 32, 32)"),
         ("networks_of_a_user:Raises", "got ValueError: no such depth"),
+        (
+            "networks_of_a_user:Stubborn",
+            "take a slice of 32 × 32 pixels, got RuntimeError: 64 x 64",
+        ),
         ("networks_of_a_user:Exits", "got SystemExit: usage: networks.py"),
     ],
 )
@@ -125,13 +138,6 @@ def test_a_network_of_the_user_that_looks_at_its_values_is_built_all_the_same(
 ):
     sweep = with_network(write_sweep("[no_cell]"), "networks_of_a_user:LooksAtValues")
     assert call("plan", sweep, cwd=tmp_path).code == 0
-
-
-def test_a_network_that_refuses_the_size_of_the_slices(write_sweep, refused):
-    sweep = write_sweep("[no_cell]")
-    text = sweep.read_text().replace("size: 32", "size: 50").replace("[unet]", "[unetr]")
-    sweep.write_text(text.replace(PLAIN, ""))
-    refused(sweep, "backbones.unetr", "correct its settings")
 
 
 def test_a_gpu_where_there_is_none(write_sweep, call, tmp_path, monkeypatch):
