@@ -15,7 +15,7 @@ from rich.text import Text
 from iac_core.errors import ConfigError
 from orchestrator.cluster import Node, this_machine, unplaceable
 from orchestrator.consoles import err, out
-from orchestrator.disk import full_disk, full_folder, problem_of
+from orchestrator.disk import problem_of, write_trouble
 from orchestrator.live_view import LineView, LiveView, plan_table
 from orchestrator.plan import Plan
 from orchestrator.price import forecast_of, keep_nodes
@@ -97,17 +97,22 @@ def run_session(session: Session, how: RunOptions) -> bool:
 
 
 def tracking_line(session: Session, trouble: str) -> str:
-    """Return what is said when MLflow could not be written: its disk is full, or it is away.
+    """Return what is said when MLflow could not be written: a disk is in the way, or it is away.
 
     Args:
         session: The sweep.
         trouble: What the writer met with.
     """
-    is_local = session.tracking_uri.startswith("sqlite")
-    full = full_folder([session.runs_dir]) if is_local else None
-    if is_local and (full is not None or "disk is full" in trouble):
-        return str(full_disk(full or session.runs_dir))
+    folders = [Path(root) for root in (session.store.root, session.runs_dir) if _is_here(root)]
+    for folder in folders:
+        problem = write_trouble(folder)
+        if problem is not None:
+            return str(problem)
     return f"MLflow is away ({trouble})"
+
+
+def _is_here(root: Path | str) -> bool:
+    return isinstance(root, Path) or "://" not in root
 
 
 def _report(session: Session, *, is_changed: bool) -> bool:

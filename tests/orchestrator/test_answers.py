@@ -24,7 +24,7 @@ def options_of(command, folder):
 
 
 def write_tiny(folder: Path, pruners="[none, js_stability]", path="") -> Path:
-    """A sweep file whose name and folder have blanks, without a data folder unless one is given."""
+    """A sweep file whose name has a blank, without a data folder unless one is given."""
     folder.mkdir(parents=True, exist_ok=True)
     text = TINY_SWEEP.replace(", path: PHANTOM", path)
     sweep = folder / "tiny é.yaml"

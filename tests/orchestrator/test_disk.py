@@ -129,7 +129,7 @@ def test_a_read_only_or_full_store_is_refused_and_doctor_says_so(write_sweep, tm
             assert (done.code, "NO" in line) == (1, True)
 
 
-@pytest.mark.parametrize("what", ["a folder", "another user", "no text", "too long"])
+@pytest.mark.parametrize("what", ["a folder", "another user", "too long"])
 def test_a_sweep_file_that_cannot_be_read_is_one_line(what, tmp_path):
     sweep, words = tmp_path / "sweep.yaml", []
     if what == "a folder":
@@ -137,7 +137,7 @@ def test_a_sweep_file_that_cannot_be_read_is_one_line(what, tmp_path):
     elif what == "too long":
         sweep = tmp_path / ("x" * 300)
     else:
-        sweep.write_bytes(b"\xff\xfe" if what == "no text" else b"metadata: {}")
+        sweep.write_text("metadata: {}")
     if what == "another user":
         if os.getuid() != 0 or not shutil.which("setpriv"):
             pytest.skip("another user takes root and setpriv")
@@ -187,7 +187,7 @@ def test_results_that_cannot_be_written_are_one_line(finished_on, call, tmp_path
             assert one_line(done.err).startswith(
                 str(words[-1] if words[0] == "data" else tmp_path)
             )
-    with small_disk(tmp_path / "small", "100k") as small:
+    with small_disk(tmp_path / "small", "16k") as small:
         for words in (
             ("export", finished_on, "--into", small / "x"),
             ("phantom", small / "phantom", "--patients", "2"),
@@ -209,17 +209,15 @@ def test_a_runs_folder_that_is_read_only_after_a_run_is_one_line(finished_on, ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["1200k", "2m", "4m", "8m"])
 def test_a_disk_that_fills_up_ends_in_words_and_the_same_command_goes_on(
-    size, write_sweep, call, tmp_path
+    write_sweep, call, tmp_path
 ):
     sweep = write_sweep("[no_cell]")
-    with small_disk(tmp_path / "runs", size) as runs:
+    with small_disk(tmp_path / "runs", "1200k") as runs:
         done = call("run", sweep, "--inline", cwd=tmp_path)
-        assert done.code in (0, 1), done
-        if done.code == 1:
-            assert "room" in done.err or "No space left" in done.err
-            assert "is away" not in done.err
+        assert done.code == 1, done
+        assert "room" in done.err or "No space left" in done.err
+        assert "is away" not in done.err
         subprocess.run(["mount", "-o", "remount,size=200m", str(runs)], check=True)
         again = call("run", sweep, "--inline", "--again", cwd=tmp_path)
         assert again.code == 0, again

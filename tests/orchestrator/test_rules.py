@@ -71,9 +71,8 @@ def refused(call, tmp_path):
     return ask
 
 
-def with_network(sweep, target, **more):
-    entry = ", ".join(f"{name}: {value}" for name, value in more.items())
-    text = f'    backbones: {{unet: {{type: external, target: "{target}"{", " if entry else ""}{entry}}}}}\n'
+def with_network(sweep, target):
+    text = f'    backbones: {{unet: {{type: external, target: "{target}"}}}}\n'
     assert PLAIN in sweep.read_text()
     sweep.write_text(sweep.read_text().replace(PLAIN, text))
     return sweep
