@@ -55,7 +55,6 @@ GONE = "    tracking: {uri: 'http://127.0.0.1:9', experiment: x}\n"
         (("plan", "SWEEP"), None, "", 0),
         (("run", "SWEEP", "--inline"), "gpu_memory", "", 1),
         (("run", "SWEEP", "--inline"), None, GONE, 1),
-        (("sync", "SWEEP", "--runs", "."), None, GONE, 1),
         (("report", "SWEEP", "--runs", "."), None, GONE, 1),
         (("doctor", "SWEEP"), None, GONE, 1),
         (("status", "SWEEP"), None, "", 2),
