@@ -90,7 +90,8 @@ def noted_runs(sweep: Path) -> tuple[list[Path], list[Path]]:
         That of the last run in this working directory, if any; and those of all others, this
         host's before others', the newest first.
     """
-    own, others = [], []
+    own: list[Path] = []
+    others: list[Path] = []
     for folder, mark in _places(sweep):
         for note in _notes(folder, f"{mark}-"):
             if isinstance(note.get("runs"), str):
@@ -133,7 +134,7 @@ def _data_note(entry: Any) -> DataNote | None:  # noqa: ANN401 - what a file hol
     """The note that an entry of a file is, or None."""
     if not isinstance(entry, dict) or not isinstance(entry.get("options"), dict):
         return None
-    texts = {name: entry.get(name) for name in ("layout", "path", "fingerprint")}
+    texts: dict[str, Any] = {name: entry.get(name) for name in ("layout", "path", "fingerprint")}
     declared = entry.get("declared")
     if not all(isinstance(text, str) for text in (*texts.values(), declared or "")):
         return None

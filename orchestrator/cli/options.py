@@ -73,9 +73,8 @@ def opened(
         checks_rules: Likewise.
         context: Of the command, if it prints itself.
     """
-    name, given = "", ()
-    if context is not None:
-        name, given = context.info_name or "", tuple(_given(context))
+    name = "" if context is None else context.info_name or ""
+    given = () if context is None else tuple(_given(context))
     typed = Typed(sweep=sweep, data=tuple(data or ()), runs=runs, name=name, given=given)
     session = open_typed(
         typed,
