@@ -107,7 +107,7 @@ def unplaceable(
             problems.append(
                 f"resources.{kind} must fit one machine, got {_in_words(needs)} where the largest "
                 f"has {_in_words(largest)}; ask for less, add a machine that large, or wait for "
-                "one to join with `run --wait-for-machines`"
+                "one to join with --wait-for-machines"
             )
     return tuple(problems)
 

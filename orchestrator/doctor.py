@@ -13,12 +13,12 @@ import torch
 
 from iac_core.data.check import check_dataset
 from iac_core.errors import ConfigError
+from orchestrator.disk import LEAST_FREE_GIB, existing_part, free_gib, write_trouble
 from orchestrator.spec import DatasetSettings
 from results.errors import TrackingError
 from results.tracking.trial import try_tracking
 
 _PACKAGES = {"torch": "2.13", "ray": "2.60", "mlflow": "3.17", "optuna": "5.0", "monai": "1.6"}
-LEAST_FREE_GIB = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,17 +84,14 @@ def _devices() -> Finding:
 
 
 def _disk(runs_dir: Path) -> Finding:
-    place = next(
-        parent for parent in [runs_dir.resolve(), *runs_dir.resolve().parents] if parent.exists()
-    )
-    free = shutil.disk_usage(place).free / 2**30
-    writable = os.access(place, os.W_OK)
-    text = f"{free:.0f} GiB free in {place}"
-    if not writable:
-        text = f"{place} is not writable: choose another folder with --runs"
-    elif free < LEAST_FREE_GIB:
+    trouble = write_trouble(runs_dir)
+    if trouble:
+        return Finding(what="disk", is_ok=False, text=f"{trouble} (--runs)")
+    free = free_gib(runs_dir)
+    text = f"{free:.0f} GiB free in {existing_part(runs_dir)}"
+    if free < LEAST_FREE_GIB:
         text += f": free {LEAST_FREE_GIB:.0f} GiB, or choose another folder with --runs"
-    return Finding(what="disk", is_ok=writable and free >= LEAST_FREE_GIB, text=text)
+    return Finding(what="disk", is_ok=free >= LEAST_FREE_GIB, text=text)
 
 
 def _tracking(uri: str, experiment: str | None) -> Finding:

@@ -44,7 +44,8 @@ def export_sweep(
         states = [_the_one(states, start) for start in job_ids]
     if not states:
         raise ConfigError(
-            "an export must have a finished job with cells, got none; run the sweep first"
+            "an export must have a finished job with cells, got none; "
+            f"`{session.command('run')}` runs them"
         )
     for state in states:
         folder = into / _name(state)

@@ -20,7 +20,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from iac_core.data import open_dataset
 from iac_core.data.fingerprint import fingerprint
 from iac_core.errors import ConfigError, DataError
-from orchestrator.doctor import LEAST_FREE_GIB, Finding
+from orchestrator.disk import LEAST_FREE_GIB
+from orchestrator.doctor import Finding
 from orchestrator.session import Session
 from results.errors import TrackingError
 from results.tracking.server import check_reachable

@@ -127,8 +127,9 @@ def forecast_lines(
     unknown = [row.kind for row in rows if row.hours.n_unknown]
     if unknown:
         yield Text(
-            f"Of {', '.join(unknown)} nothing was ever observed: `orchestrator plan "
-            f"{session.spec.path} --probe` measures steps of every network in about a minute."
+            f"Of {', '.join(unknown)} nothing was ever observed: "
+            f"`{session.command('plan', options=['--probe'])}` measures steps of every network "
+            "in about a minute."
         )
     if not unknown and not unplaceable(session.spec.resources, forecast.nodes, kinds):
         yield _wall_clock(forecast)

@@ -141,8 +141,7 @@ def replay_rooms(cells: Sequence[GridCell]) -> tuple[ReplayRoom, ...]:
     if not recorded:
         names = ", ".join(cell.label for cell in cells)
         raise ConfigError(
-            f"a replay must have a finished full search, got none for {names}; "
-            "`orchestrator run` the sweep first"
+            f"a replay must have a finished full search, got none for {names}; run the sweep first"
         )
     groups: dict[tuple[str, ...], list[RecordedSearch]] = {}
     for cell in recorded:

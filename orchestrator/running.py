@@ -15,12 +15,14 @@ from rich.text import Text
 from iac_core.errors import ConfigError
 from orchestrator.cluster import Node, this_machine, unplaceable
 from orchestrator.consoles import err, out
+from orchestrator.disk import problem_of, write_trouble
 from orchestrator.live_view import LineView, LiveView, plan_table
 from orchestrator.plan import Plan
 from orchestrator.price import forecast_of, keep_nodes
 from orchestrator.resources import ResourceSettings
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
 from orchestrator.session import Session
+from orchestrator.stopping import interrupt
 from results.errors import ResultsError
 
 if TYPE_CHECKING:
@@ -82,13 +84,14 @@ def run_session(session: Session, how: RunOptions) -> bool:
         stopped = len(progress.ended) < progress.n_jobs or session.stop_file.exists()
         is_whole = is_tuned and not failed
         tracking.close("KILLED" if stopped else "FINISHED" if is_whole else "FAILED")
-        _print_failures(progress)
+        _print_failures(session, progress)
         if tracking.trouble:
             err.print(
                 Text(
-                    f"MLflow is away ({tracking.trouble}): {len(tracking.unsent)} jobs are kept "
-                    "and sent by `orchestrator sync`, or by the next run or report."
+                    f"{tracking_line(session, tracking.trouble)}: {len(tracking.unsent)} jobs are "
+                    f"kept and sent by `{session.command('sync')}`, or by the next run or report."
                 ),
+                style="red",
                 soft_wrap=True,
             )
             return False
@@ -98,6 +101,25 @@ def run_session(session: Session, how: RunOptions) -> bool:
     return is_whole
 
 
+def tracking_line(session: Session, trouble: str) -> str:
+    """Return what is said when MLflow could not be written: a disk is in the way, or it is away.
+
+    Args:
+        session: The sweep.
+        trouble: What the writer met with.
+    """
+    folders = [Path(root) for root in (session.store.root, session.runs_dir) if _is_here(root)]
+    for folder in folders:
+        problem = write_trouble(folder)
+        if problem is not None:
+            return str(problem)
+    return f"MLflow is away ({trouble})"
+
+
+def _is_here(root: Path | str) -> bool:
+    return isinstance(root, Path) or "://" not in root
+
+
 def _report(session: Session, *, is_changed: bool) -> bool:
     """Write the report and say where it is; False if it could not be written."""
     from orchestrator.reporting import report_if_stale
@@ -105,7 +127,9 @@ def _report(session: Session, *, is_changed: bool) -> bool:
     try:
         paths = report_if_stale(session, is_changed=is_changed)
     except (ResultsError, OSError) as error:
-        err.print(Text(f"no report was written: {error}"), style="red", soft_wrap=True)
+        cause = problem_of(error, [session.run_dir]) if isinstance(error, OSError) else error
+        text = f"no report was written: {cause}\n`{session.command('report')}` writes it"
+        err.print(Text(text), style="red", soft_wrap=True)
         return False
     out.print(Text(f"\nreport       {paths.html}"), soft_wrap=True)
     out.print(Text(f"             {paths.markdown}"), soft_wrap=True)
@@ -176,6 +200,8 @@ def _execute(
     with ExitStack() as stack:
         nodes = this_machine(resources.cpus)
         executor: Executor = InlineExecutor()
+        if how.inline and not how.waits_for_machines:
+            _refuse_unplaceable(found, resources, nodes)
         if not how.inline and any(not state.is_done for state in found.states):
             from orchestrator.ray_executor import RayExecutor
 
@@ -214,8 +240,9 @@ def _refuse_unlike_nodes(session: Session) -> None:
     if wrong:
         lines = "".join(f"\n    {finding.what}: {finding.text}" for finding in wrong)
         raise ConfigError(
-            f"the nodes of a cluster must see the same, got{lines}\n`orchestrator doctor "
-            f"{session.spec.path} --cluster` looks again; --unchecked runs all the same"
+            f"the nodes of a cluster must see the same, got{lines}\n"
+            f"`{session.command('doctor', options=['--cluster'])}` looks again; --unchecked runs "
+            "all the same"
         )
 
 
@@ -238,7 +265,10 @@ def _stop_on_interrupt(session: Session) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         if session.stop_file.exists():
             raise KeyboardInterrupt
-        request_stop(session.stop_file)
+        try:
+            request_stop(session.stop_file)
+        except OSError:  # a full disk: the stages cannot be told
+            raise KeyboardInterrupt from None
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -246,6 +276,8 @@ def _stop_on_interrupt(session: Session) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        # Ray has put a handler of its own into its place.
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def _mlflow_command(session: Session) -> str:
@@ -256,10 +288,13 @@ def _mlflow_command(session: Session) -> str:
     return uri
 
 
-def _print_failures(progress: SweepProgress) -> None:
+def _print_failures(session: Session, progress: SweepProgress) -> None:
     for failure in progress.failures:
         text = (
             f"failed  {failure.stage} [{failure.key}] after epoch {failure.epoch}, "
             f"{failure.kind}: {failure.error}"
         )
         err.print(Text(text), style="red", soft_wrap=True)
+    if any(failure.kind == "quarantined" for failure in progress.failures):
+        command = session.command("run", options=["--again"])
+        err.print(Text(f"    again: {command}"), soft_wrap=True)

@@ -4,27 +4,34 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from addresses.sqlite import sqlite_url
 from iac_core.backbones import BACKBONES
-from iac_core.data import DATASETS, open_dataset
+from iac_core.data import DATASETS
 from iac_core.data.check import check_dataset
 from iac_core.data.fingerprint import fingerprint
-from iac_core.data.splits import make_split
 from iac_core.errors import ConfigError, DataError, Problem
 from iac_core.pruners import OPERATION_PRUNERS
 from iac_core.training.searches import SEARCHES
-from iac_core.types import SegmentationDataset
+from orchestrator.disk import write_trouble
 from orchestrator.expand import Expansion, expand
 from orchestrator.plan import Plan, make_plan
+from orchestrator.printed import Typed
+from orchestrator.remembered import DataNote
+from orchestrator.rules import as_problem, rule_problems
 from orchestrator.run_sweep import SweepRoom
 from orchestrator.spec import DatasetSettings, SweepError, SweepSpec, Tables, load_sweep
-from workers.job import content_hash
+from orchestrator.target import Target, located_uri, missing_folder, resolve
+from workers.job import content_hash, plain
 from workers.places import Place
 from workers.stage_store import StageStore
 from workers.tasks import CONTROL_SETTINGS, CONTROLS, DataSource
+
+Needs = Literal["names", "keys", "volumes"]
+"""What a command needs of the data folders: nothing but names, the keys of stages, all volumes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +45,9 @@ class Session:
         store: Where stages lie.
         run_dir: Folder of this sweep: tables, report, lock.
         runs_dir: Folder of all sweeps: MLflow's files, the default store.
+        typed: What the user typed, for commands that are printed.
+        declared: Dataset → the folder that the sweep file names, or None.
+        notices: What the user may not expect of the folders, a line each.
     """
 
     spec: SweepSpec
@@ -46,6 +56,27 @@ class Session:
     store: StageStore
     run_dir: Path
     runs_dir: Path
+    typed: Typed = field(default_factory=Typed)
+    declared: Mapping[str, str | None] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+    def command(self, *words: str, options: Sequence[str] = ()) -> str:
+        """Return a command on this sweep as the user would type it (`orchestrator.printed`)."""
+        return self.typed.command(*words, options=options)
+
+    def data_notes(self) -> dict[str, DataNote]:
+        """Return what a run of the sweep remembers of its data folders."""
+        return {
+            name: DataNote(
+                layout=source.layout,
+                options=plain(source.options),
+                path=source.path,
+                declared=self.declared.get(name),
+                fingerprint=source.fingerprint,
+            )
+            for name, source in self.sources.items()
+            if source.fingerprint
+        }
 
     def only(self, starts: Sequence[str]) -> "Session":
         """Return the session with the jobs whose id starts so; all of them if nothing is given.
@@ -58,20 +89,25 @@ class Session:
         jobs = tuple(job for job in self.expansion.jobs if job.job_id.startswith(tuple(starts)))
         if not jobs:
             raise ConfigError(
-                f"a job's id must start so, got {', '.join(starts)}; `orchestrator plan "
-                f"{self.spec.path} --jobs` lists them"
+                f"a job's id must start so, got {', '.join(starts)}; "
+                f"`{self.command('plan', options=['--jobs'])}` lists them"
             )
         return replace(self, expansion=replace(self.expansion, jobs=jobs))
 
     def plan(self) -> Plan:
-        """Look up what is done."""
-        return make_plan(self.expansion.jobs, self.sources, self.store)
+        """Look up what is done; nothing is of a dataset whose folder is not at hand."""
+        # Two such datasets share no stage.
+        sources = {
+            name: replace(source, fingerprint=source.fingerprint or f"not at hand: {name}")
+            for name, source in self.sources.items()
+        }
+        return replace(make_plan(self.expansion.jobs, sources, self.store), sources=self.sources)
 
     @property
     def tracking_uri(self) -> str:
         """The sweep's tracking URI, or a SQLite file beside the runs."""
         if self.spec.tracking.uri is not None:
-            return self.spec.tracking.uri
+            return located_uri(self.spec.tracking.uri, self.spec.path.parent)
         return sqlite_url(self.runs_dir / "mlflow.db")
 
     @property
@@ -136,23 +172,58 @@ def open_sweep(
         SweepError: With every problem of the file and of the data folders.
         ConfigError: If the file is no YAML, or an exclude matches nothing.
     """
-    try:
-        spec = load_sweep(path, tables=tables(), overrides=overrides)
-    except SweepError as error:
-        found = _problems_of_folders(error.datasets) if needs_data else []
-        raise SweepError([*error.problems, *found]) from error
-    runs_dir = runs_dir.absolute()  # a trial of a study runs in a folder of its own
-    store = _open_store(spec, runs_dir, needs_data=needs_data)
+    data = tuple(f"{name}={folder}" for name, folder in overrides.items())
+    typed = Typed(sweep=path, data=data, runs=runs_dir)
+    return open_typed(typed, overrides, needs="volumes" if needs_data else "names")
+
+
+def open_typed(
+    typed: Typed,
+    overrides: Mapping[str, str],
+    *,
+    needs: Needs,
+    needs_runs: bool = False,
+    checks_rules: bool = False,
+) -> Session:
+    """Open what a command works on (`orchestrator.target`).
+
+    Args:
+        typed: What the user typed; it names a sweep file.
+        overrides: Dataset → folder, of ``--data``.
+        needs: ``names`` lets a folder that is not at hand make keys provisional; ``keys`` asks for
+            its content or for what the last run noted of it; ``volumes`` checks every volume, and
+            the rules.
+        needs_runs: Whether the runs folder must be there, unless the sweep has a store elsewhere.
+        checks_rules: Whether to check the rules of `orchestrator.rules` without all volumes.
+
+    Raises:
+        SweepError: With every problem of the file and of the folders.
+        ConfigError: If the file is no YAML, or an exclude matches nothing.
+    """
+    assert typed.sweep is not None, "a sweep is opened by its file"
+    checks_volumes = needs == "volumes"
+    target = _resolved(typed, typed.sweep, overrides, checks_volumes=checks_volumes)
+    spec = target.spec
+    if checks_volumes:
+        _refuse_unwritable([target.runs_dir, target.run_dir, target.store])
+    store = _open_store(spec, target.store, checks_volumes=checks_volumes)
     expansion = expand(spec)
-    problems: list[Problem] = []
+    missing_runs = target.missing_runs() if needs_runs and spec.store is None else None
+    problems = [] if missing_runs is None else [missing_runs]
+    notices = list(target.notices)
     used = {job.dataset for job in expansion.jobs}
     sources = {
-        name: _source(name, settings, spec, store, problems, needs_data=needs_data)
-        for name, settings in spec.datasets.items()
-        if name in used
+        name: _source(name, target, problems, notices) for name in spec.datasets if name in used
     }
-    if needs_data and not problems:
-        problems += _split_problems(spec, expansion, sources)
+    for name, source in sources.items():
+        must_be_here = checks_volumes or (checks_rules and name in overrides)
+        is_here = Path(source.path or "?").is_dir()
+        if (must_be_here and not is_here) or (needs == "keys" and not source.fingerprint):
+            problems.append(missing_folder(name, spec.datasets[name], target.known.get(name)))
+        elif checks_volumes and source.fingerprint:
+            problems += _checked(spec.datasets[name], source.fingerprint, store)
+    if (checks_volumes or checks_rules) and not problems:
+        problems += rule_problems(spec, expansion, sources, store, notes=checks_volumes)
     if problems:
         raise SweepError(problems)
     return Session(
@@ -160,115 +231,101 @@ def open_sweep(
         expansion=expansion,
         sources=sources,
         store=store,
-        run_dir=runs_dir / spec.name,
-        runs_dir=runs_dir,
+        run_dir=target.run_dir,
+        runs_dir=target.runs_dir,
+        typed=typed,
+        declared=target.declared,
+        notices=tuple(notices),
     )
 
 
-def _open_store(spec: SweepSpec, runs_dir: Path, *, needs_data: bool) -> StageStore:
+def _resolved(
+    typed: Typed, path: Path, overrides: Mapping[str, str], *, checks_volumes: bool
+) -> Target:
+    """What a command works on, as its sweep file, options and earlier runs say.
+
+    Raises:
+        SweepError: With every problem of the file, and of its data folders if they are checked.
+        ConfigError: If the file is no YAML.
+    """
+    try:
+        spec = load_sweep(path, tables=tables(), overrides=overrides)
+    except SweepError as error:
+        found = _problems_of_folders(error.datasets) if checks_volumes else []
+        raise SweepError([*error.problems, *found]) from error
+    named = load_sweep(path, tables=tables()) if overrides else spec
+    declared = {name: one.path for name, one in named.datasets.items()}
+    return resolve(typed, spec, overrides, declared)
+
+
+def _refuse_unwritable(folders: Sequence[Path | str]) -> None:
+    """Write a small file into every folder that a run needs, and remove it.
+
+    Raises:
+        SweepError: If that fails, with a problem for each.
+    """
+    found = [write_trouble(Path(folder)) for folder in folders if "://" not in str(folder)]
+    problems = dict.fromkeys(problem for problem in found if problem is not None)
+    if problems:
+        raise SweepError(list(problems))
+
+
+def _open_store(spec: SweepSpec, root: Path | str, *, checks_volumes: bool) -> StageStore:
     """The sweep's store, looked at before anything runs.
 
     Raises:
         SweepError: If it cannot be used.
     """
-    root: Path | str = spec.store or runs_dir / "store"
-    if isinstance(root, str) and "://" not in root:
-        root = Path(root).absolute()
     try:
         store = StageStore(root)
-        store.place.check(writes=needs_data)
+        store.place.check(writes=checks_volumes)
     except ConfigError as error:
-        found = _problems_of_folders(spec.datasets) if needs_data else []
-        raise SweepError([_as_problem(error, spec, "store"), *found]) from error
+        found = _problems_of_folders(spec.datasets) if checks_volumes else []
+        raise SweepError([as_problem(error, spec, "store"), *found]) from error
     return store
 
 
-def _source(
-    name: str,
-    settings: DatasetSettings,
-    spec: SweepSpec,
-    store: StageStore,
-    problems: list[Problem],
-    *,
-    needs_data: bool,
-) -> DataSource:
-    """The folder of a dataset with its fingerprint; notes what is wrong with it."""
-    absent = DataSource(
+def _source(name: str, target: Target, problems: list[Problem], notices: list[str]) -> DataSource:
+    """The folder of a dataset with its fingerprint; notes what is wrong with it, or unexpected."""
+    settings, note = target.spec.datasets[name], target.known.get(name)
+    source = DataSource(
         layout=settings.layout,
         path=settings.path or "",
         fingerprint="",
         options=settings.options,
     )
     if settings.path is None or not Path(settings.path).is_dir():
-        if needs_data:
-            problems.append(
-                Problem(
-                    file=settings.path or str(spec.path),
-                    rule=f"dataset {name!r} must have its folder",
-                    value="no folder" if settings.path else "no path",
-                    way_out=f"give it with --data {name}=PATH, or make the phantom with "
-                    "`orchestrator phantom PATH`",
-                )
-            )
-        return absent
-    root = Path(settings.path)
-    dataset = settings.open()
+        if note is None:
+            return source
+        notices.append(
+            f"{name}: the folder {note.path} is gone; this is about its content in the last run"
+        )
+        return replace(source, fingerprint=note.fingerprint)
     try:
-        found = fingerprint(dataset, root)
+        found = fingerprint(settings.open(), Path(settings.path))
     except DataError as error:
         problems += error.problems
-        return absent
+        return source
     except ConfigError as error:
-        problems.append(_as_problem(error, spec, f"datasets.{name}"))
-        return absent
-    if needs_data:
-        problems += _checked(settings, dataset, found, store)
-    return replace(absent, path=str(root), fingerprint=found)
+        problems.append(as_problem(error, target.spec, f"datasets.{name}"))
+        return source
+    if note is not None and note.fingerprint != found:
+        notices.append(
+            f"{name}: the content of {note.path} has changed since the last run: its stages are "
+            "new ones"
+        )
+    return replace(source, fingerprint=found)
 
 
-def _checked(
-    settings: DatasetSettings, dataset: SegmentationDataset, found: str, store: StageStore
-) -> tuple[Problem, ...]:
+def _checked(settings: DatasetSettings, found: str, store: StageStore) -> tuple[Problem, ...]:
     """Every problem of the volumes; a folder that was found clean is not read again."""
     note = f"checks/{settings.layout}-{found}.json"
     if store.place.read(note) is not None:
         return ()
-    summary = check_dataset(dataset)
+    summary = check_dataset(settings.open())
     if not summary.problems:
         store.place.create(note, json.dumps(asdict(summary), indent=1).encode())
     return summary.problems
-
-
-def _split_problems(
-    spec: SweepSpec, expansion: Expansion, sources: Mapping[str, DataSource]
-) -> list[Problem]:
-    """Splits that leave a part empty or name unknown patients, each once."""
-    seen: dict[str, Problem] = {}
-    for job in expansion.jobs:
-        source = sources[job.dataset]
-        identity = json.dumps([job.dataset, job.split_identity()], sort_keys=True)
-        if identity in seen:
-            continue
-        refs = open_dataset(source.layout, Path(source.path), source.options).volumes()
-        official = {ref.patient_id for ref in refs if ref.is_official_test}
-        try:
-            make_split(sorted({ref.patient_id for ref in refs}), job.settings.split, official)
-        except ConfigError as error:
-            seen[identity] = _as_problem(error, spec, "stages.split", about=f"{job.dataset}: ")
-    return list(seen.values())
-
-
-def _as_problem(error: ConfigError, spec: SweepSpec, place: str, about: str = "") -> Problem:
-    """A message of the form ``rule, got value; way out`` with its place in the sweep file."""
-    rule, _, rest = str(error).partition(", got ")
-    value, _, way_out = rest.partition("; ")
-    return Problem(
-        file=str(spec.path),
-        place=place,
-        rule=about + rule,
-        value=value,
-        way_out=way_out or "correct it",
-    )
 
 
 def _problems_of_folders(datasets: Mapping[str, DatasetSettings]) -> list[Problem]:

@@ -48,7 +48,7 @@ def load_confirmed(session: Session) -> optuna.Study:
     if session.spec.name not in optuna.get_all_study_names(storage):
         raise ConfigError(
             f"{session.spec.path}: a study must have trials to be shown, got none; "
-            f"`orchestrator run {session.spec.path}` runs them"
+            f"`{session.command('run')}` runs them"
         )
     study = optuna.load_study(study_name=session.spec.name, storage=storage)
     settings = study_of(session)

@@ -118,7 +118,7 @@ def check_finite(loss: float, *, epoch: int) -> None:
     if not math.isfinite(loss):
         raise SearchError(
             f"the mean loss of an epoch must be finite, got {loss} in epoch {epoch}; "
-            "lower the learning rate or look at the data with `orchestrator doctor`"
+            "lower the learning rate, or let doctor look at the data"
         )
 
 

@@ -40,7 +40,7 @@ def test_what_no_machine_can_give_is_said_with_rule_value_and_way_out():
     assert retrain == (
         "resources.retrain must fit one machine, got 1 CPUs, 8 GPUs where the largest has 32 "
         "CPUs, 4 GPUs, 128.0 GiB; ask for less, add a machine that large, or wait for one to join "
-        "with `run --wait-for-machines`"
+        "with --wait-for-machines"
     )
     assert prepare.startswith("resources.prepare must fit one machine, got 64 CPUs")
     assert unplaceable(resources, [FOUR_GPUS], ("pretrain", "search")) == ()

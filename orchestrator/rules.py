@@ -1,0 +1,251 @@
+"""Rules of a sweep beyond its file: splits fit the patients, every network can be built.
+
+`run`, `plan` and `doctor` look at the same rules before anything starts. Nothing is trained and no
+volume is read.
+"""
+
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from iac_core.backbones import build_backbone
+from iac_core.backbones.external import ExternalSettings
+from iac_core.backbones.nnunet_unet import NnunetSettings
+from iac_core.cells.genotype import random_genotype
+from iac_core.cells.implant import ImplantedNetwork
+from iac_core.data import open_dataset
+from iac_core.data.splits import make_split
+from iac_core.errors import ConfigError, DataError, Problem
+from iac_core.seeding import numpy_generator
+from orchestrator.expand import Expansion
+from orchestrator.spec import SweepSpec
+from workers.job import Job, content_hash, plain
+from workers.provenance import versions
+from workers.stage_store import StageStore
+from workers.tasks import DataSource, has_cells
+
+
+def rule_problems(
+    spec: SweepSpec,
+    expansion: Expansion,
+    sources: Mapping[str, DataSource],
+    store: StageStore,
+    *,
+    notes: bool,
+) -> list[Problem]:
+    """Return whatever would make stages of a sweep fail later, each problem once.
+
+    Args:
+        spec: The sweep.
+        expansion: Its jobs.
+        sources: Dataset → its folder; one that is not at hand is passed over where its patients
+            matter.
+        store: Where it is noted which of the project's own networks could be built.
+        notes: Whether to note it now.
+    """
+    return [
+        *_split_problems(spec, expansion, sources),
+        *_package_problems(spec, expansion),
+        *_network_problems(spec, expansion, sources, store, notes=notes),
+    ]
+
+
+def as_problem(error: ConfigError, spec: SweepSpec, place: str, about: str = "") -> Problem:
+    """Return a message of the form ``rule, got value; way out`` as a problem of a sweep file.
+
+    Args:
+        error: The message.
+        spec: The sweep.
+        place: Where in the file.
+        about: Put before the rule.
+    """
+    rule, _, rest = str(error).partition(", got ")
+    value, _, way_out = rest.partition("; ")
+    return Problem(
+        file=str(spec.path),
+        place=place,
+        rule=about + rule,
+        value=value or "another",
+        way_out=way_out or "correct it",
+    )
+
+
+def _split_problems(
+    spec: SweepSpec, expansion: Expansion, sources: Mapping[str, DataSource]
+) -> list[Problem]:
+    """Splits that leave a part empty or name unknown patients, each once."""
+    seen: dict[str, Problem] = {}
+    for job in expansion.jobs:
+        source = sources[job.dataset]
+        identity = json.dumps([job.dataset, job.split_identity()], sort_keys=True)
+        if identity in seen or not Path(source.path or "?").is_dir():
+            continue
+        try:
+            refs = open_dataset(source.layout, Path(source.path), source.options).volumes()
+            official = {ref.patient_id for ref in refs if ref.is_official_test}
+            wanted = job.settings.split.n_train_patients
+            split = make_split(
+                sorted({ref.patient_id for ref in refs}), job.settings.split, official
+            )
+            if wanted is not None and wanted > len(split.train):
+                raise ConfigError(
+                    f"n_train_patients must be at most the split's {len(split.train)} training "
+                    f"patients, got {wanted}; lower it or leave it out"
+                )
+        except ConfigError as error:
+            seen[identity] = as_problem(error, spec, "stages.split", about=f"{job.dataset}: ")
+    return list(seen.values())
+
+
+def _package_problems(spec: SweepSpec, expansion: Expansion) -> Iterator[Problem]:
+    """Packages that a backbone of the sweep needs and that are not installed."""
+    for name in dict.fromkeys(job.backbone for job in expansion.jobs):
+        is_nnunet = isinstance(spec.backbones[name], NnunetSettings)
+        if is_nnunet and importlib.util.find_spec("nnunetv2") is None:
+            yield Problem(
+                file=str(spec.path),
+                place=f"backbones.{name}",
+                rule="nnU-Net must be installed to run its pipeline",
+                value="no package nnunetv2",
+                way_out="install it with `pip install '.[nnunet]'`, here and on every worker",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """A network that jobs train: built for the channels and classes of their dataset."""
+
+    job: Job
+    n_channels: int
+    n_classes: int
+
+    @property
+    def identity(self) -> str:
+        """Hash of whatever decides on whether it can be built."""
+        job = self.job
+        return content_hash(
+            [
+                type(job.settings.backbone).__name__,
+                plain(job.settings.backbone),
+                job.settings.prepare.size,
+                plain(job.settings.cell) if has_cells(job.control) else None,
+                self.n_channels,
+                self.n_classes,
+                versions(),
+            ]
+        )
+
+
+def _network_problems(
+    spec: SweepSpec,
+    expansion: Expansion,
+    sources: Mapping[str, DataSource],
+    store: StageStore,
+    *,
+    notes: bool,
+) -> list[Problem]:
+    """Networks that cannot be built, or that refuse a slice; those noted as fine are passed by."""
+    found: dict[str, Problem] = {}
+    for wanted in _wanted(expansion.jobs, sources):
+        job = wanted.job
+        note = f"checks/network-{wanted.identity}.json"
+        is_own = not isinstance(job.settings.backbone, ExternalSettings)
+        if is_own and store.place.read(note) is not None:
+            continue
+        trouble = _trouble_of(wanted)
+        if trouble:
+            problem = as_problem(ConfigError(trouble), spec, f"backbones.{job.backbone}")
+            found.setdefault(f"{job.backbone} {trouble}", problem)
+        elif is_own and notes:
+            text = json.dumps({"backbone": job.backbone, "is_fine": True})
+            store.place.create(note, text.encode())
+    return list(found.values())
+
+
+def _wanted(jobs: Sequence[Job], sources: Mapping[str, DataSource]) -> Iterator[_Wanted]:
+    """Networks that differ, one job of each; those that follow from the data are left out."""
+    sizes: dict[str, tuple[int, int]] = {}
+    seen: set[tuple[object, ...]] = set()
+    for job in jobs:
+        prepare, cell = job.settings.prepare, job.settings.cell
+        with_cells = has_cells(job.control)
+        sort = (job.dataset, job.backbone, prepare.size, prepare.n_neighbours, with_cells, cell)
+        if isinstance(job.settings.backbone, NnunetSettings) or sort in seen:
+            continue
+        seen.add(sort)
+        if job.dataset not in sizes:
+            sizes[job.dataset] = _channels_and_classes(sources[job.dataset])
+        n_channels, n_classes = sizes[job.dataset]
+        n_slices = 2 * prepare.n_neighbours + 1
+        yield _Wanted(job=job, n_channels=n_channels * n_slices, n_classes=n_classes)
+
+
+def _channels_and_classes(source: DataSource) -> tuple[int, int]:
+    """Of a dataset; 1 and 2 where its folder is not at hand."""
+    if not Path(source.path or "?").is_dir():
+        return 1, 2
+    try:
+        described = open_dataset(source.layout, Path(source.path), source.options).description
+    except (ConfigError, DataError):
+        return 1, 2
+    return len(described.channels), len(described.label_values)
+
+
+def _trouble_of(wanted: _Wanted) -> str:
+    """Why a network cannot be used, as ``rule, got value; way out``; empty if it can."""
+    # Without values first, which takes milliseconds; some networks look at values as they are
+    # built.
+    for device in ("meta", "cpu"):
+        try:
+            with torch.device(device), torch.no_grad():
+                return _build(wanted)
+        except ConfigError as error:
+            return str(error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code can raise anything
+            if device == "cpu":
+                size, lines = wanted.job.settings.prepare.size, str(error).splitlines() or [""]
+                return (
+                    f"the network must be built and take a slice of {size} × {size} pixels, got "
+                    f"{type(error).__name__}: {lines[0]}; correct its settings, its code or "
+                    "prepare.size"
+                )
+    return ""
+
+
+def _build(wanted: _Wanted) -> str:
+    """Build a network and pass one slice through it; what is wrong with the logits, if anything.
+
+    Raises:
+        ConfigError: If it cannot be built.
+        Exception: Whatever its code raises.
+    """
+    job = wanted.job
+    size = job.settings.prepare.size
+    backbone: Any = build_backbone(
+        job.settings.backbone, n_channels=wanted.n_channels, n_classes=wanted.n_classes, seed=0
+    )
+    backbone.train(False)
+    logits = backbone.decode(backbone.encode(torch.zeros(1, wanted.n_channels, size, size)))
+    if logits.ndim != 4 or logits.shape[1] != wanted.n_classes:
+        return (
+            f"the network must return logits of {wanted.n_classes} classes, got the shape "
+            f"{tuple(logits.shape)}; correct its code or classes_argument"
+        )
+    if has_cells(job.control) and backbone.sites:
+        network: nn.Module = ImplantedNetwork(
+            backbone,
+            random_genotype(
+                job.settings.cell, len(backbone.sites), numpy_generator(0, "random_genotype")
+            ),
+            job.settings.cell,
+            scope=job.settings.retrain.scope,
+            seed=0,
+        )
+        network.train(False)
+    return ""
