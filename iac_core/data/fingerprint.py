@@ -47,7 +47,8 @@ def _absent(path: Path) -> Problem:
 
 def _content_mark(path: Path) -> str:
     if path.suffix != ".gz":
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _GZIP_TRAILER_BYTES))
         return file.read().hex()

@@ -1,0 +1,285 @@
+"""The bytes of a NIfTI file, read within the bounds that its header sets.
+
+Nothing is inflated beyond what the header says, and a compressed file is read to its end so that
+its checksum is compared.
+"""
+
+import math
+import stat
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy import ndarray
+
+from iac_core.data.findings import Findings
+from iac_core.data.volume_header import HEADER_BYTES, VolumeHeader, parse_header
+
+MAX_VOLUME_GIB = 4.0
+"""Largest volume that is read unless a setting says otherwise."""
+_GIB = 2**30
+_GZIP = b"\x1f\x8b"
+_CHUNK_BYTES = 2**16
+_PIECE_BYTES = 2**20
+_MOST_INFLATION = 1032
+"""Deflate makes at most so many bytes of one."""
+_MOST_EMPTY_MEMBERS = 100
+_MOST_PADDING = 4096
+_OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd"),
+    (b"BZh", "compressed by bzip2"),
+    (b"\xfd7zXZ\0", "compressed by xz"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"NRRD", "an NRRD file"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"ObjectType", "a MetaImage file"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself"),
+    (b"/annex/", "a pointer of git-annex, not the file itself"),
+    (b"<", "HTML or XML, such as the error page of a download"),
+)
+_DAMAGED = "the file is damaged or was cut off while copying; copy it again"
+_WHOLE = "a NIfTI file must be whole"
+
+
+class _CutOffError(Exception):
+    """The file ends before its content does."""
+
+
+def read_stored(
+    path: Path, findings: Findings, *, n_channels: int, max_gib: float
+) -> tuple[VolumeHeader, ndarray] | None:
+    """Return header and stored voxels of a file, unscaled, in the file's axes and type.
+
+    Args:
+        path: Ends in ``.nii.gz`` or ``.nii``.
+        findings: Where errors and warnings are noted.
+        n_channels: Channels that the volume must have.
+        max_gib: Largest size in memory, by the header; nothing larger is read.
+
+    Returns:
+        None with every error noted if the file cannot be used.
+    """
+    try:
+        if not _is_readable(path, findings):
+            return None
+        with path.open("rb") as file:
+            return _read(file, path, findings, n_channels, max_gib)
+    except zlib.error as error:
+        findings.error(_WHOLE, f"a gzip stream that is damaged ({error})", _DAMAGED)
+    except _CutOffError:
+        findings.error(_WHOLE, "a file that ends before its content does", _DAMAGED)
+    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
+        findings.error("the file must be readable", error, "look at its rights and its disk")
+    return None
+
+
+def _is_readable(path: Path, findings: Findings) -> bool:
+    """A file of its own, under a name that says what it is, and the only one of its case."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        near = [other.name for other in _namesakes(path)]
+        findings.error(
+            "the file must exist",
+            f"no file (but {', '.join(near)} beside it)" if near else "no file",
+            "restore it from the original data, or remove the patient's folder",
+        )
+        return False
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        findings.error("a volume must be a file", kind, "restore it from the original data")
+        return False
+    if not path.name.endswith((".nii", ".nii.gz")):
+        findings.error(
+            "the name of a volume must end in .nii.gz or .nii, in small letters",
+            path.name,
+            "rename the file if it is NIfTI, else convert it",
+        )
+        return False
+    twins = _namesakes(path)
+    if twins:
+        findings.error(
+            "a case must have one file",
+            f"{path.name} and {', '.join(twin.name for twin in twins)}",
+            "remove the one that is not meant",
+        )
+        return False
+    return True
+
+
+def _namesakes(path: Path) -> list[Path]:
+    """NIfTI files beside a path that differ from it in their ending alone."""
+    name = path.name.lower()
+    bare = name.removesuffix(".gz").removesuffix(".nii")
+    if bare == name:
+        return []
+    stem = path.name[: len(bare)]
+    others = (path.with_name(stem + ending) for ending in (".nii", ".nii.gz", ".NII", ".NII.GZ"))
+    found = [other for other in others if other.name != path.name and other.is_file()]
+    return [other for other in found if not (path.exists() and other.samefile(path))]
+
+
+def _read(
+    file: BinaryIO, path: Path, findings: Findings, n_channels: int, max_gib: float
+) -> tuple[VolumeHeader, ndarray] | None:
+    start = file.read(HEADER_BYTES)
+    file.seek(0)
+    is_gzip = start.startswith(_GZIP)
+    if not _has_right_name(path, start, findings):
+        return None
+    n_file_bytes = path.stat().st_size
+    stream = _GzipStream(file) if is_gzip else _PlainStream(file)
+    block = stream.read(HEADER_BYTES)
+    header = parse_header(block, findings, n_channels=n_channels)
+    if header is None:
+        return None
+    n_bytes = header.offset + header.n_bytes
+    held = header.offset + math.prod(header.shape) * max(header.dtype.itemsize, 4)
+    if held > max_gib * _GIB:
+        findings.error(
+            f"a volume must take at most {max_gib:g} GiB (data.max_volume_gib)",
+            f"{held / _GIB:.3g} GiB by its header, shape {header.shape}",
+            "raise the setting if the volume is so large, else the header is damaged",
+        )
+        return None
+    if n_bytes > n_file_bytes * (_MOST_INFLATION if is_gzip else 1) + _PIECE_BYTES * is_gzip:
+        value = f"{n_file_bytes} bytes, too few for {n_bytes} bytes of shape {header.shape}"
+        findings.error(_WHOLE, value, _DAMAGED)
+        return None
+    content = np.empty(n_bytes, dtype=np.uint8)
+    content[: len(block)] = np.frombuffer(block, dtype=np.uint8)[:n_bytes]
+    extra = block[n_bytes:]
+    stream.fill(memoryview(content)[len(block) :])
+    extra += stream.read(_MOST_PADDING + 1)
+    if extra and (len(extra) > _MOST_PADDING or extra.strip(b"\0")):
+        findings.error(
+            f"a file must end with its last voxel, after {n_bytes} bytes by its header",
+            "more content" if len(extra) > _MOST_PADDING else f"{len(extra)} bytes more",
+            "the header's shape or type is wrong; export the volume again",
+        )
+        return None
+    if extra:
+        rule = "a file should end with its last voxel"
+        findings.warn(rule, f"{len(extra)} bytes of padding", "the padding was ignored")
+    stored: ndarray = np.ndarray(
+        header.shape, header.dtype, content.data, offset=header.offset, order="F"
+    )
+    return header, stored
+
+
+def _has_right_name(path: Path, start: bytes, findings: Findings) -> bool:
+    """Whether the first bytes are of the kind that the name says."""
+    is_gzip, says_gzip = start.startswith(_GZIP), path.name.endswith(".gz")
+    for magic, kind in _OTHER_KINDS:
+        if start.startswith(magic):
+            findings.error(_WHOLE, f"a file that is {kind}", "convert it, or fetch the file again")
+            return False
+    if start[128:132] == b"DICM":
+        findings.error(_WHOLE, "a DICOM file", "convert its series to NIfTI")
+        return False
+    if is_gzip and not says_gzip:
+        findings.error(
+            "a compressed file must be named .nii.gz",
+            f"a gzip stream in {path.name}",
+            f"rename it to {path.name}.gz",
+        )
+    elif says_gzip and not is_gzip and start[:4] in _PLAIN_STARTS:
+        findings.error(
+            "a file that is named .nii.gz must be compressed",
+            "NIfTI without compression",
+            f"rename it to {path.name.removesuffix('.gz')}, or compress it",
+        )
+    elif says_gzip and not is_gzip:
+        value = f"no gzip stream, but {start[:12]!r}" if start else "an empty file"
+        findings.error(_WHOLE, value, _DAMAGED)
+    return is_gzip == says_gzip
+
+
+_PLAIN_STARTS = tuple(
+    size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")
+)  # type: ignore[arg-type]
+
+
+class _PlainStream:
+    """Bytes of a file as they are."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, n_bytes: int) -> bytes:
+        """Return the next bytes, fewer at the end."""
+        return self._file.read(n_bytes)
+
+    def fill(self, target: memoryview) -> None:
+        """Fill all of the target; raises `_CutOffError` if there is less."""
+        done = 0
+        while done < len(target):
+            count = self._file.readinto(target[done:])  # type: ignore[attr-defined]
+            if not count:
+                raise _CutOffError
+            done += count
+
+
+class _GzipStream:
+    """Inflated bytes of gzip members, one after the other; zlib compares each one's checksum."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._inflater = zlib.decompressobj(wbits=31)
+        self._input = b""
+        self._is_at_end = False
+        self._n_empty = 0
+        self._n_of_member = 0
+
+    def read(self, n_bytes: int) -> bytes:
+        """Return the next bytes, fewer at the end of the last member."""
+        pieces = []
+        while n_bytes and (piece := self._piece(n_bytes)):
+            pieces.append(piece)
+            n_bytes -= len(piece)
+        return b"".join(pieces)
+
+    def fill(self, target: memoryview) -> None:
+        """Fill all of the target; raises `_CutOffError` if there is less."""
+        done = 0
+        while done < len(target):
+            piece = self._piece(min(_PIECE_BYTES, len(target) - done))
+            if not piece:
+                raise _CutOffError
+            target[done : done + len(piece)] = piece
+            done += len(piece)
+
+    def _piece(self, most: int) -> bytes:
+        """At least one byte; none at the end of the file, every checksum compared."""
+        while not self._is_at_end:
+            if self._inflater.eof and not self._next_member():
+                break
+            piece = self._inflater.decompress(self._input, most)
+            is_over = self._inflater.eof
+            self._input = self._inflater.unused_data if is_over else self._inflater.unconsumed_tail
+            if piece:
+                self._n_of_member += len(piece)
+                return piece
+            if not is_over and not self._input:
+                self._input = self._file.read(_CHUNK_BYTES)
+                if not self._input:
+                    raise _CutOffError
+        return b""
+
+    def _next_member(self) -> bool:
+        """Begin with what follows a member; zeros until the end are padding."""
+        self._n_empty += self._n_of_member == 0
+        self._n_of_member = 0
+        while True:
+            self._input = self._input.lstrip(b"\0")
+            if self._input:
+                break
+            self._input = self._file.read(_CHUNK_BYTES)
+            if not self._input:
+                self._is_at_end = True
+                return False
+        if self._n_empty > _MOST_EMPTY_MEMBERS:
+            raise zlib.error("too many empty members")
+        self._inflater = zlib.decompressobj(wbits=31)
+        return True

@@ -1,0 +1,167 @@
+"""Values of voxels: what can be neither trained on nor scored is found and named."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from iac_core.data.findings import Findings
+
+_LABEL_TOLERANCE = 1e-3
+_MOST_LABEL = 255
+_LARGEST = 1e15
+"""Squares of larger intensities, summed over a volume, leave the range of float32."""
+_GAP, _LEAST_SHARE = 1000.0, 1e-3
+"""A fill value lies this many ranges of the others away, and is more than stray voxels."""
+_SAME_SHARE = 0.99
+"""With so many equal voxels the default percentiles clip the others away."""
+_N_SAMPLES = 1000
+
+
+def check_labels(stored: ndarray, findings: Findings) -> ndarray | None:
+    """Return labels as uint8; None with an error noted unless all are whole and from 0 to 255.
+
+    Args:
+        stored: Integers or floats, any shape; floats may be off by 0.001, as header factors round.
+        findings: Where the error is noted.
+    """
+    low, high = stored.min(), stored.max()
+    if stored.dtype.kind in "iu" and low >= 0 and high <= _MOST_LABEL:
+        return np.ascontiguousarray(stored, dtype=np.uint8)
+    if stored.dtype.kind in "iu":
+        wrong = (stored < 0) | (stored > _MOST_LABEL)
+        rounded = stored
+    else:
+        rounded = np.round(stored)
+        with np.errstate(invalid="ignore"):
+            wrong = ~(np.abs(stored - rounded) <= _LABEL_TOLERANCE)
+        wrong |= (stored < -_LABEL_TOLERANCE) | (stored > _MOST_LABEL)
+    if not wrong.any():
+        return np.ascontiguousarray(rounded).astype(np.uint8)
+    index = tuple(np.argwhere(wrong)[0])
+    findings.error(
+        f"a label must be a whole number from 0 to {_MOST_LABEL}",
+        f"{stored[index]} ({int(wrong.sum())} such voxels)",
+        "export the labels as integers, without interpolation",
+        place=_first(wrong),
+    )
+    return None
+
+
+def check_intensities(image: Float[ndarray, "c x y z"], findings: Findings) -> None:
+    """Note intensities that normalisation would turn into nonsense.
+
+    Errors are NaN and infinite voxels, values beyond 1e15 (such as the -3.4e38 that some programs
+    write where there are no data), and a fill value so far from all others that nothing of their
+    contrast is left.
+
+    Args:
+        image: Intensities of one file.
+        findings: Where errors are noted.
+    """
+    low, high = float(image.min()), float(image.max())
+    if not np.isfinite(low) or not np.isfinite(high):
+        wrong = ~np.isfinite(image)
+        findings.error(
+            "every voxel must be a finite number",
+            f"{int(wrong.sum())} voxels that are NaN or infinite (as float32)",
+            "export the image again, or fill these voxels with the background intensity",
+            place=_first(wrong.any(axis=0)),
+        )
+        return
+    if max(-low, high) > _LARGEST:
+        wrong = np.abs(image) > _LARGEST
+        findings.error(
+            f"intensities must be from -{_LARGEST:g} to {_LARGEST:g}",
+            f"{low if -low > high else high:.6g} ({int(wrong.sum())} such voxels)",
+            "fill voxels without data with the background intensity, or scale the image",
+            place=_first(wrong.any(axis=0)),
+        )
+        return
+    for channel in image:
+        least, most = float(channel.min()), float(channel.max())
+        _check_fill_value(channel, least, most, findings)
+        _check_fill_value(channel, most, least, findings)
+
+
+def _check_fill_value(
+    channel: Float[ndarray, "x y z"], fill: float, far: float, findings: Findings
+) -> None:
+    """Note an extreme value far from all others that more than stray voxels have.
+
+    Args:
+        channel: Intensities.
+        fill: The lowest or the highest of them.
+        far: The other extreme.
+        findings: Where the error is noted.
+    """
+    sample = _sample(channel)
+    others = sample[sample != fill]
+    if fill == far or (len(others) and np.abs(others - far).max() > abs(far - fill) / _GAP):
+        return
+    is_fill = channel == fill
+    share = float(is_fill.mean())
+    if share < _LEAST_SHARE:
+        return
+    rest = channel[~is_fill]
+    low, high = float(rest.min()), float(rest.max())
+    if low == high or min(abs(low - fill), abs(high - fill)) <= _GAP * (high - low):
+        return
+    findings.error(
+        "an image must have contrast beside the value that marks voxels without data",
+        f"{fill:.6g} in {share:.0%} of the voxels, all others from {low:.6g} to {high:.6g}",
+        "fill voxels without data with the background intensity",
+        place=_first(is_fill),
+    )
+
+
+def check_contrast(
+    image: Float[ndarray, "c x y z"], findings: Sequence[Findings], *, counts_zeros: bool
+) -> None:
+    """Note channels that are constant: an error if all are, a warning if some or nearly.
+
+    Args:
+        image: Every channel of a volume.
+        findings: Where to note it, one for each channel.
+        counts_zeros: Whether voxels of exactly 0 count; in skull-stripped images they do not.
+    """
+    flat = [_looks_flat(channel) and bool(channel.min() == channel.max()) for channel in image]
+    for is_flat, channel, found in zip(flat, image, findings, strict=True):
+        value = f"{float(channel.flat[0]):g} in every voxel"
+        way_out = "export the image again; nothing can be learned from it"
+        if is_flat and all(flat):
+            found.error("an image must not be constant", value, way_out)
+        elif is_flat:
+            found.warn("a channel should not be constant", value, way_out)
+        elif counts_zeros and (share := _largest_share(channel)) >= _SAME_SHARE:
+            found.warn(
+                f"less than {_SAME_SHARE:.0%} of the voxels should have one and the same value",
+                f"{share:.2%}",
+                "the default percentiles clip all others away: crop the image, set "
+                "prepare.clip_percentiles, or mask it (modality mr_masked)",
+            )
+
+
+def _sample(channel: Float[ndarray, "x y z"]) -> Float[ndarray, " n"]:
+    flat = channel.reshape(-1)
+    taken: ndarray = flat[:: max(1, len(flat) // _N_SAMPLES)]
+    return taken
+
+
+def _looks_flat(channel: Float[ndarray, "x y z"]) -> bool:
+    sample = _sample(channel)
+    return bool((sample == sample[0]).all())
+
+
+def _largest_share(channel: Float[ndarray, "x y z"]) -> float:
+    """Share of the median's voxels; 0 where a sample shows that it is far from 0.99."""
+    sample = _sample(channel)
+    middle = np.partition(sample, len(sample) // 2)[len(sample) // 2]
+    if (sample == middle).mean() < _SAME_SHARE - 0.04:
+        return 0.0
+    return float((channel == middle).mean())
+
+
+def _first(mask: ndarray) -> str:
+    return f"voxel {tuple(int(index) for index in np.argwhere(mask)[0])}"
