@@ -10,7 +10,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from iac_core.config import DatasetOptions
 from iac_core.errors import ConfigError, DataError, IacError, Problem
 from iac_core.registry import did_you_mean
 from iac_core.types import SegmentationDataset
@@ -42,7 +41,7 @@ from orchestrator.price import (
 )
 from orchestrator.running import RunOptions, run_session
 from orchestrator.session import Session, open_sweep, tables
-from orchestrator.spec import DatasetSettings, SweepError, load_sweep
+from orchestrator.spec import DatasetSettings, SweepError, VolumeSettings, load_sweep
 from orchestrator.study_settings import StudySettings
 from results.errors import ResultsError
 
@@ -87,6 +86,10 @@ LeaveOut = Annotated[
 ]
 PatientPattern = Annotated[
     str | None, typer.Option(help="Regular expression with one group: the patient in a name.")
+]
+
+MaxVolumeGib = Annotated[
+    float, typer.Option(help="Largest volume file that is read, GiB in memory by its header.")
 ]
 
 
@@ -613,19 +616,22 @@ def data_check(
     folder: LayoutAtPath,
     leave_out: LeaveOut = None,
     patient_pattern: PatientPattern = None,
+    max_volume_gib: MaxVolumeGib = VolumeSettings().max_volume_gib,
 ) -> None:
     """Read every volume of a data folder and say what it holds and what is wrong with it."""
     from rich.progress import Progress
 
-    from iac_core.data.check import check_dataset
+    from iac_core.data.check import check_dataset, warning_lines
     from orchestrator.data_page import summary_lines
 
-    dataset = _dataset(folder, leave_out, patient_pattern)
+    dataset = _dataset(folder, leave_out, patient_pattern, max_volume_gib)
     with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("reading volumes", total=None)
         summary = check_dataset(
             dataset, lambda done, of: bar.update(task, completed=done, total=of)
         )
+    for line in warning_lines(summary.warnings):
+        err.print(Text(f"warning: {line}"), style="yellow", soft_wrap=True)
     if summary.problems:
         raise DataError(summary.problems)
     for line in summary_lines(summary):
@@ -639,11 +645,13 @@ def data_show(
     volumes: Annotated[int, typer.Option(help="Volumes to show, spread evenly.")] = 12,
     leave_out: LeaveOut = None,
     patient_pattern: PatientPattern = None,
+    max_volume_gib: MaxVolumeGib = VolumeSettings().max_volume_gib,
 ) -> None:
     """Write a page of slices with the contours of their labels, as trainings would cut them."""
     from orchestrator.data_page import write_data_page
 
-    shown = write_data_page(_dataset(folder, leave_out, patient_pattern), page, n_volumes=volumes)
+    dataset = _dataset(folder, leave_out, patient_pattern, max_volume_gib)
+    shown = write_data_page(dataset, page, n_volumes=volumes)
     out.print(Text(f"{shown} volumes in {page}"), soft_wrap=True)
 
 
@@ -671,15 +679,19 @@ def _by_size(sizes: Iterable[KeptFeatureSize]) -> Iterator[tuple[KeptFeatureSize
 
 
 def _dataset(
-    folder: str, leave_out: list[str] | None, patient_pattern: str | None
+    folder: str, leave_out: list[str] | None, patient_pattern: str | None, max_volume_gib: float
 ) -> SegmentationDataset:
-    from iac_core.data import open_dataset
-
     layout, equals, path = folder.partition("=")
     if not equals or not path:
         raise typer.BadParameter(f"a data folder must be LAYOUT=PATH, got {folder!r}")
-    options = DatasetOptions(leave_out=tuple(leave_out or ()), patient_pattern=patient_pattern)
-    return open_dataset(layout, Path(path).expanduser(), options)
+    settings = DatasetSettings(
+        layout=layout,
+        path=str(Path(path).expanduser()),
+        leave_out=tuple(leave_out or ()),
+        patient_pattern=patient_pattern,
+        max_volume_gib=max_volume_gib,
+    )
+    return settings.open()
 
 
 def _overrides(data: list[str] | None) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Open a sweep: its file, data folders and stages; every problem before anything runs."""
 
 import json
+import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from iac_core.backbones import BACKBONES
-from iac_core.data import DATASETS, open_dataset
-from iac_core.data.check import check_dataset
+from iac_core.data import DATASETS
+from iac_core.data.check import CHECK_VERSION, check_dataset, warning_lines
 from iac_core.data.fingerprint import fingerprint
 from iac_core.data.splits import make_split
 from iac_core.errors import ConfigError, DataError, Problem
@@ -24,6 +25,9 @@ from workers.job import content_hash
 from workers.places import Place
 from workers.stage_store import StageStore
 from workers.tasks import CONTROL_SETTINGS, CONTROLS, DataSource
+
+logger = logging.getLogger(__name__)
+_WARNING_LINES = "warning_lines"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +201,7 @@ def _source(
         path=settings.path or "",
         fingerprint="",
         options=settings.options,
+        max_volume_gib=settings.most_gib,
     )
     if settings.path is None or not Path(settings.path).is_dir():
         if needs_data:
@@ -214,8 +219,8 @@ def _source(
     dataset = settings.open()
     try:
         found = fingerprint(dataset, root)
-    except DataError as error:
-        problems += error.problems
+    except DataError as error:  # the check finds what is wrong with the volumes too
+        problems += (check_dataset(dataset).problems if needs_data else ()) or error.problems
         return absent
     except ConfigError as error:
         problems.append(_as_problem(error, spec, f"datasets.{name}"))
@@ -228,14 +233,32 @@ def _source(
 def _checked(
     settings: DatasetSettings, dataset: SegmentationDataset, found: str, store: StageStore
 ) -> tuple[Problem, ...]:
-    """Every problem of the volumes; a folder that was found clean is not read again."""
-    note = f"checks/{settings.layout}-{found}.json"
-    if store.place.read(note) is not None:
-        return ()
-    summary = check_dataset(dataset)
-    if not summary.problems:
-        store.place.create(note, json.dumps(asdict(summary), indent=1).encode())
-    return summary.problems
+    """Every problem of the volumes; a folder that was found clean is not read again.
+
+    Warnings are logged, by every run that uses the folder.
+    """
+    identity = content_hash([CHECK_VERSION, asdict(settings.options), settings.most_gib])
+    note = f"checks/{settings.layout}-{found}-{identity}.json"
+    warnings = _noted_warnings(store.place.read(note))
+    if warnings is None:
+        summary = check_dataset(dataset)
+        if summary.problems:
+            return summary.problems
+        warnings = list(warning_lines(summary.warnings))
+        noted = {**asdict(summary), _WARNING_LINES: warnings}
+        store.place.create(note, json.dumps(noted, indent=1).encode())
+    for line in warnings:
+        logger.warning("%s", line)
+    return ()
+
+
+def _noted_warnings(note: bytes | None) -> list[str] | None:
+    """The warnings of a folder that was found clean; None if there is no note to go by."""
+    try:
+        lines = json.loads(note or b"{}")[_WARNING_LINES]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return [str(line) for line in lines] if isinstance(lines, list) else None
 
 
 def _split_problems(
@@ -248,7 +271,7 @@ def _split_problems(
         identity = json.dumps([job.dataset, job.split_identity()], sort_keys=True)
         if identity in seen:
             continue
-        refs = open_dataset(source.layout, Path(source.path), source.options).volumes()
+        refs = source.open().volumes()
         official = {ref.patient_id for ref in refs if ref.is_official_test}
         try:
             make_split(sorted({ref.patient_id for ref in refs}), job.settings.split, official)

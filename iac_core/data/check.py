@@ -11,6 +11,9 @@ from iac_core.data.nifti import canonical_axes
 from iac_core.errors import DataError, IncompleteFolderError, Problem
 from iac_core.types import DatasetDescription, SegmentationDataset, Volume, VolumeRef
 
+CHECK_VERSION = 2
+"""Raised when the rules change, so that a folder found clean by older ones is looked at again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSummary:
