@@ -13,6 +13,7 @@ from iac_core.types import DatasetDescription, SegmentationDataset, Volume, Volu
 
 CHECK_VERSION = 2
 """Raised when the rules change, so that a folder found clean by older ones is looked at again."""
+_CHUNK = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,10 @@ def warning_lines(warnings: Iterable[Problem]) -> Iterator[str]:
 
 def _values(volume: Volume) -> list[int]:
     """Label values that a volume shows, ascending."""
-    counts = np.bincount(volume.labels.reshape(-1), minlength=1)
+    flat = volume.labels.reshape(-1)
+    counts = np.zeros(256, dtype=np.int64)
+    for start in range(0, len(flat), _CHUNK):  # bincount makes 8 bytes of each
+        counts += np.bincount(flat[start : start + _CHUNK], minlength=256)
     return [int(value) for value in np.flatnonzero(counts)]
 
 

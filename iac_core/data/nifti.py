@@ -14,7 +14,7 @@ from iac_core.data.findings import Findings
 from iac_core.data.volume_file import MAX_VOLUME_GIB, read_stored
 from iac_core.data.volume_grid import GRID_TOLERANCE, corner_distance
 from iac_core.data.volume_header import VolumeHeader
-from iac_core.data.voxels import check_contrast, check_intensities, check_labels
+from iac_core.data.voxels import check_contrast, check_intensities, check_labels, is_lost
 from iac_core.errors import DataError
 from iac_core.types import Volume, VolumeRef
 
@@ -120,7 +120,8 @@ def _read_labels(findings: Findings, max_gib: float) -> _Placed | None:
     def convert(header: VolumeHeader, stored: ndarray) -> ndarray | None:
         stored = stored.reshape(stored.shape[:3])
         is_plain = stored.dtype.kind in "iu" and not header.is_scaled
-        return check_labels(stored if is_plain else _values(header, stored), findings)
+        labels = check_labels(stored if is_plain else _values(header, stored), findings)
+        return None if labels is None or is_lost(labels, stored, findings) else labels
 
     return _read(findings, 1, max_gib, convert)
 

@@ -134,6 +134,21 @@ def _read(
     header = parse_header(block, findings, n_channels=n_channels)
     if header is None:
         return None
+    if not _is_within_bounds(header, n_file_bytes, is_gzip, findings, max_gib):
+        return None
+    content = _content(stream, block, header.offset + header.n_bytes, findings)
+    if content is None:
+        return None
+    stored: ndarray = np.ndarray(
+        header.shape, header.dtype, content.data, offset=header.offset, order="F"
+    )
+    return header, stored
+
+
+def _is_within_bounds(
+    header: VolumeHeader, n_file_bytes: int, is_gzip: bool, findings: Findings, max_gib: float
+) -> bool:
+    """Whether the setting allows the volume, and the file can hold it."""
     n_bytes = header.offset + header.n_bytes
     held = header.offset + math.prod(header.shape) * max(header.dtype.itemsize, 4)
     if held > max_gib * _GIB:
@@ -142,16 +157,23 @@ def _read(
             f"{held / _GIB:.3g} GiB by its header, shape {header.shape}",
             "raise the setting if the volume is so large, else the header is damaged",
         )
-        return None
-    if n_bytes > n_file_bytes * (_MOST_INFLATION if is_gzip else 1) + _PIECE_BYTES * is_gzip:
+        return False
+    can_hold = n_file_bytes * _MOST_INFLATION + _PIECE_BYTES if is_gzip else n_file_bytes
+    if n_bytes > can_hold:
         value = f"{n_file_bytes} bytes, too few for {n_bytes} bytes of shape {header.shape}"
         findings.error(_WHOLE, value, _DAMAGED)
-        return None
+        return False
+    return True
+
+
+def _content(
+    stream: "_PlainStream | _GzipStream", block: bytes, n_bytes: int, findings: Findings
+) -> ndarray | None:
+    """The first bytes of a file, of which a block is read already; None if there are more."""
     content = np.empty(n_bytes, dtype=np.uint8)
     content[: len(block)] = np.frombuffer(block, dtype=np.uint8)[:n_bytes]
-    extra = block[n_bytes:]
     stream.fill(memoryview(content)[len(block) :])
-    extra += stream.read(_MOST_PADDING + 1)
+    extra = block[n_bytes:] + stream.read(_MOST_PADDING + 1)
     if extra and (len(extra) > _MOST_PADDING or extra.strip(b"\0")):
         findings.error(
             f"a file must end with its last voxel, after {n_bytes} bytes by its header",
@@ -162,10 +184,7 @@ def _read(
     if extra:
         rule = "a file should end with its last voxel"
         findings.warn(rule, f"{len(extra)} bytes of padding", "the padding was ignored")
-    stored: ndarray = np.ndarray(
-        header.shape, header.dtype, content.data, offset=header.offset, order="F"
-    )
-    return header, stored
+    return content
 
 
 def _has_right_name(path: Path, start: bytes, findings: Findings) -> bool:

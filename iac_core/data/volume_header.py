@@ -8,7 +8,7 @@ what was meant, is a warning.
 | ``sizeof_hdr``, ``magic``, ``dim`` | error: without them there is no volume |
 | ``datatype`` | error unless it is a plain integer or a float of at most 64 bits |
 | ``bitpix`` | warning where ``datatype`` says otherwise: the file's length shows which is true |
-| ``vox_offset`` | error unless it is a whole number behind the header |
+| ``vox_offset`` | error unless it is a whole number behind the header; 0 is a warning |
 | ``scl_slope``, ``scl_inter`` | error if one is infinite, or the intercept is NaN beside a slope |
 
 Where the voxels lie is checked in `volume_grid`.
@@ -31,7 +31,7 @@ HEADER_BYTES = 540
 """Enough for the header of either version."""
 _SIZES: dict[int, tuple[Any, bytes, bytes, int]] = {
     348: (Nifti1Header, b"n+1", b"ni1", 352),
-    540: (Nifti2Header, b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n", 544),
+    540: (Nifti2Header, b"n+2", b"ni2", 544),
 }
 """``sizeof_hdr`` → class, magic of a single file, magic of a pair, first byte of voxels."""
 _DTYPES = {
@@ -110,15 +110,15 @@ def _raw_header(block: bytes, findings: Findings) -> Any:  # noqa: ANN401 - eith
                 continue
             raw = kind(block[:size], endianness=code, check=False)
             magic = raw["magic"].item()
-            if magic == pair.rstrip(b"\0"):
+            if magic == pair:
                 findings.error(
                     "header and voxels must be in one file",
                     "the header of a pair (.hdr and .img)",
                     "convert the pair to one .nii.gz file",
                 )
                 return None
-            if magic == single.rstrip(b"\0"):
-                return raw
+            if magic == single:
+                return raw if _has_its_line_ends(raw, findings) else None
             findings.error(
                 "a NIfTI file must be whole",
                 f"a header with the magic {magic!r} (Analyze files have none)",
@@ -131,6 +131,18 @@ def _raw_header(block: bytes, findings: Findings) -> Any:  # noqa: ANN401 - eith
         "the file is damaged or of another kind; copy it again, or convert it to NIfTI",
     )
     return None
+
+
+def _has_its_line_ends(raw: Any, findings: Findings) -> bool:  # noqa: ANN401
+    """Whether a header of version 2 keeps the line ends that a transfer as text would change."""
+    if "eol_check" not in raw or raw["eol_check"].tolist() in ([13, 10, 26, 10], [0, 0, 0, 0]):
+        return True
+    findings.error(
+        "a NIfTI file must be whole",
+        "line ends that a transfer as text has changed",
+        "copy the file again, as binary",
+    )
+    return False
 
 
 def _shape(raw: Any, findings: Findings, n_channels: int) -> tuple[int, ...] | None:  # noqa: ANN401
@@ -189,10 +201,12 @@ def _dtype(raw: Any, findings: Findings) -> np.dtype[Any] | None:  # noqa: ANN40
 
 
 def _offset(raw: Any, findings: Findings) -> int:  # noqa: ANN401
-    """First byte of the voxels; 0 stands for the first byte behind the header."""
+    """First byte of the voxels; where it is 0, the first that they can have."""
     least = _SIZES[int(raw["sizeof_hdr"])][3]
     offset = float(raw["vox_offset"])
     if offset == 0:
+        rule, way_out = "vox_offset should say where the voxels begin", f"byte {least} was assumed"
+        findings.warn(rule, 0, f"{way_out}, which the file's length allows; correct the header")
         return least
     if not (least <= offset <= _MOST_OFFSET and offset.is_integer()):
         findings.error(

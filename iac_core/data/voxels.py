@@ -49,6 +49,18 @@ def check_labels(stored: ndarray, findings: Findings) -> ndarray | None:
     return None
 
 
+def is_lost(labels: ndarray, stored: ndarray, findings: Findings) -> bool:
+    """Note it if the header's factors make one label of labels that differ in the file."""
+    if labels.min() < labels.max() or stored.min() == stored.max():
+        return False
+    findings.error(
+        "labels that differ in the file must differ as they are read",
+        f"{stored.min():g} to {stored.max():g} in the file, all read as {labels.min()}",
+        "correct scl_slope and scl_inter in the header, or export the labels again",
+    )
+    return True
+
+
 def check_intensities(image: Float[ndarray, "c x y z"], findings: Findings) -> None:
     """Note intensities that normalisation would turn into nonsense.
 
