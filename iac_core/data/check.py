@@ -144,7 +144,7 @@ def _values(volume: Volume) -> list[int]:
 
 def _same_image(ref: VolumeRef, volume: Volume, first_of: dict[bytes, VolumeRef]) -> list[Problem]:
     """The image of another patient: training and test could share it."""
-    digest = hashlib.sha1(volume.image, usedforsecurity=False)
+    digest = hashlib.sha1(volume.image.data, usedforsecurity=False)
     digest.update(repr(volume.image.shape).encode())
     first = first_of.setdefault(digest.digest(), ref)
     if first.patient_id == ref.patient_id:

@@ -196,7 +196,7 @@ def paired_files(
         missing = set(range(n_channels)) - set(found.get(case, {}))
         extra = set(found.get(case, {})) - set(range(n_channels))
         if missing == set(range(n_channels)) and not extra:
-            problems.append(_lonely(label_of[case], "an image", images))
+            problems.append(_lonely(label_of[case], "image", images))
         elif missing or extra:
             wanted = ", ".join(f"{case}_{channel:04d}" for channel in range(n_channels))
             problems.append(

@@ -149,7 +149,8 @@ class NnunetRaw:
     def _pairs(self, part: str, n_channels: int) -> tuple[list[PairedFiles], list[Problem]]:
         listed = self._header.get("dataset")
         if part == "Tr" and isinstance(listed, dict):
-            pairs, problems = [], []
+            pairs: list[PairedFiles] = []
+            problems: list[Problem] = []
             for case, entry in sorted(listed.items()):
                 try:
                     pairs.append(self._listed(case, entry, n_channels))

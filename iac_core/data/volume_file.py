@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy import ndarray
 
+from iac_core.data.byte_streams import PIECE_BYTES, GzipStream, PlainStream
 from iac_core.data.findings import Findings
 from iac_core.data.volume_header import HEADER_BYTES, VolumeHeader, parse_header
 
@@ -20,11 +21,8 @@ MAX_VOLUME_GIB = 4.0
 """Largest volume that is read unless a setting says otherwise."""
 _GIB = 2**30
 _GZIP = b"\x1f\x8b"
-_CHUNK_BYTES = 2**16
-_PIECE_BYTES = 2**20
 _MOST_INFLATION = 1032
 """Deflate makes at most so many bytes of one."""
-_MOST_EMPTY_MEMBERS = 100
 _MOST_PADDING = 4096
 _OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\x28\xb5\x2f\xfd", "compressed by zstd"),
@@ -38,12 +36,12 @@ _OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
     (b"/annex/", "a pointer of git-annex, not the file itself"),
     (b"<", "HTML or XML, such as the error page of a download"),
 )
+_PLAIN_STARTS = tuple(
+    number.to_bytes(4, order) for number in (348, 540) for order in ("little", "big")
+)
+"""``sizeof_hdr`` as the first bytes of a file that is not compressed."""
 _DAMAGED = "the file is damaged or was cut off while copying; copy it again"
 _WHOLE = "a NIfTI file must be whole"
-
-
-class _CutOffError(Exception):
-    """The file ends before its content does."""
 
 
 def read_stored(
@@ -67,7 +65,7 @@ def read_stored(
             return _read(file, path, findings, n_channels, max_gib)
     except zlib.error as error:
         findings.error(_WHOLE, f"a gzip stream that is damaged ({error})", _DAMAGED)
-    except _CutOffError:
+    except EOFError:
         findings.error(_WHOLE, "a file that ends before its content does", _DAMAGED)
     except (OSError, ValueError) as error:  # ValueError: a path that no file can have
         findings.error("the file must be readable", error, "look at its rights and its disk")
@@ -129,7 +127,7 @@ def _read(
     if not _has_right_name(path, start, findings):
         return None
     n_file_bytes = path.stat().st_size
-    stream = _GzipStream(file) if is_gzip else _PlainStream(file)
+    stream = GzipStream(file) if is_gzip else PlainStream(file)
     block = stream.read(HEADER_BYTES)
     header = parse_header(block, findings, n_channels=n_channels)
     if header is None:
@@ -158,7 +156,7 @@ def _is_within_bounds(
             "raise the setting if the volume is so large, else the header is damaged",
         )
         return False
-    can_hold = n_file_bytes * _MOST_INFLATION + _PIECE_BYTES if is_gzip else n_file_bytes
+    can_hold = n_file_bytes * _MOST_INFLATION + PIECE_BYTES if is_gzip else n_file_bytes
     if n_bytes > can_hold:
         value = f"{n_file_bytes} bytes, too few for {n_bytes} bytes of shape {header.shape}"
         findings.error(_WHOLE, value, _DAMAGED)
@@ -167,12 +165,12 @@ def _is_within_bounds(
 
 
 def _content(
-    stream: "_PlainStream | _GzipStream", block: bytes, n_bytes: int, findings: Findings
+    stream: PlainStream | GzipStream, block: bytes, n_bytes: int, findings: Findings
 ) -> ndarray | None:
     """The first bytes of a file, of which a block is read already; None if there are more."""
     content = np.empty(n_bytes, dtype=np.uint8)
     content[: len(block)] = np.frombuffer(block, dtype=np.uint8)[:n_bytes]
-    stream.fill(memoryview(content)[len(block) :])
+    stream.fill(content.data[len(block) :])
     extra = block[n_bytes:] + stream.read(_MOST_PADDING + 1)
     if extra and (len(extra) > _MOST_PADDING or extra.strip(b"\0")):
         findings.error(
@@ -213,92 +211,3 @@ def _has_right_name(path: Path, start: bytes, findings: Findings) -> bool:
         value = f"no gzip stream, but {start[:12]!r}" if start else "an empty file"
         findings.error(_WHOLE, value, _DAMAGED)
     return is_gzip == says_gzip
-
-
-_PLAIN_STARTS = tuple(
-    size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")
-)  # type: ignore[arg-type]
-
-
-class _PlainStream:
-    """Bytes of a file as they are."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def read(self, n_bytes: int) -> bytes:
-        """Return the next bytes, fewer at the end."""
-        return self._file.read(n_bytes)
-
-    def fill(self, target: memoryview) -> None:
-        """Fill all of the target; raises `_CutOffError` if there is less."""
-        done = 0
-        while done < len(target):
-            count = self._file.readinto(target[done:])  # type: ignore[attr-defined]
-            if not count:
-                raise _CutOffError
-            done += count
-
-
-class _GzipStream:
-    """Inflated bytes of gzip members, one after the other; zlib compares each one's checksum."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._inflater = zlib.decompressobj(wbits=31)
-        self._input = b""
-        self._is_at_end = False
-        self._n_empty = 0
-        self._n_of_member = 0
-
-    def read(self, n_bytes: int) -> bytes:
-        """Return the next bytes, fewer at the end of the last member."""
-        pieces = []
-        while n_bytes and (piece := self._piece(n_bytes)):
-            pieces.append(piece)
-            n_bytes -= len(piece)
-        return b"".join(pieces)
-
-    def fill(self, target: memoryview) -> None:
-        """Fill all of the target; raises `_CutOffError` if there is less."""
-        done = 0
-        while done < len(target):
-            piece = self._piece(min(_PIECE_BYTES, len(target) - done))
-            if not piece:
-                raise _CutOffError
-            target[done : done + len(piece)] = piece
-            done += len(piece)
-
-    def _piece(self, most: int) -> bytes:
-        """At least one byte; none at the end of the file, every checksum compared."""
-        while not self._is_at_end:
-            if self._inflater.eof and not self._next_member():
-                break
-            piece = self._inflater.decompress(self._input, most)
-            is_over = self._inflater.eof
-            self._input = self._inflater.unused_data if is_over else self._inflater.unconsumed_tail
-            if piece:
-                self._n_of_member += len(piece)
-                return piece
-            if not is_over and not self._input:
-                self._input = self._file.read(_CHUNK_BYTES)
-                if not self._input:
-                    raise _CutOffError
-        return b""
-
-    def _next_member(self) -> bool:
-        """Begin with what follows a member; zeros until the end are padding."""
-        self._n_empty += self._n_of_member == 0
-        self._n_of_member = 0
-        while True:
-            self._input = self._input.lstrip(b"\0")
-            if self._input:
-                break
-            self._input = self._file.read(_CHUNK_BYTES)
-            if not self._input:
-                self._is_at_end = True
-                return False
-        if self._n_empty > _MOST_EMPTY_MEMBERS:
-            raise zlib.error("too many empty members")
-        self._inflater = zlib.decompressobj(wbits=31)
-        return True

@@ -190,7 +190,7 @@ def _dtype(raw: Any, findings: Findings) -> np.dtype[Any] | None:  # noqa: ANN40
         )
     if code not in _DTYPES:
         return None
-    dtype = np.dtype(raw.endianness + _DTYPES[code])
+    dtype: np.dtype[Any] = np.dtype(raw.endianness + _DTYPES[code])
     if bits != 8 * dtype.itemsize:
         findings.warn(
             f"bitpix must fit the datatype {code}, {8 * dtype.itemsize} bits",
