@@ -53,7 +53,7 @@ def read_volume(
     if len(images) == len(read):
         image = images[0][0] if len(images) == 1 else np.concatenate([one for one, _ in images])
         per_channel = [one for one in of_images for _ in range(per_file)]
-        check_contrast(image, per_channel, counts_zeros=ref.intensity != "mr_masked")
+        check_contrast(image, per_channel, ref.intensity)
     problems = [problem for one in found for problem in one.problems]
     if problems or labels is None:
         raise DataError(problems)

@@ -4,6 +4,7 @@ Whatever is wrong with one is a `DataError` with the file, the place in it and t
 """
 
 import json
+import re
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import yaml
 from iac_core.errors import DataError, Problem
 
 _MOST_JSON_BYTES = 64 * 2**20
-_MOST_YAML_BYTES = 2**20
+_MOST_YAML_BYTES = 2**16
 _MOST_DEPTH = 20
+_ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 _KINDS: Mapping[type, str] = {dict: "a mapping", list: "a list", str: "a text", int: "a number"}
 
 
@@ -71,7 +73,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping of plain values.
 
     Raises:
-        DataError: If the file is missing, larger than 1 MiB, no YAML mapping, nested deeper than
+        DataError: If the file is missing, larger than 64 KiB, no YAML mapping, nested deeper than
             20 levels, names a key twice in one mapping, or holds a tag, an anchor or an alias.
     """
     text = _text(path, _MOST_YAML_BYTES, "YAML")
@@ -189,16 +191,9 @@ def _check_tree(path: Path, raw: object) -> None:
             stack += [(part, depth + 1) for pair in value.items() for part in pair]
         elif isinstance(value, list):
             stack += [(part, depth + 1) for part in value]
-        elif isinstance(value, str) and not _is_plain(value):
+        elif isinstance(value, str) and _ODD.search(value):
             rule = "a text must not hold control characters or halves of characters"
             raise one_problem(path, "", rule, f"{value!a:.80}")
-
-
-def _is_plain(text: str) -> bool:
-    return all(
-        character in "\t\n\r" or not (ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF)
-        for character in text
-    )
 
 
 def _check_event(path: Path, event: yaml.Event) -> None:

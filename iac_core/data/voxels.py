@@ -1,12 +1,14 @@
 """Values of voxels: what can be neither trained on nor scored is found and named."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from iac_core.data.findings import Findings
+from iac_core.data.intensities import LEAST_HU, MOST_HU
+from iac_core.types import Intensity
 
 _LABEL_TOLERANCE = 1e-3
 _MOST_LABEL = 255
@@ -129,24 +131,28 @@ def _check_fill_value(
 
 
 def check_contrast(
-    image: Float[ndarray, "c x y z"], findings: Sequence[Findings], *, counts_zeros: bool
+    image: Float[ndarray, "c x y z"], findings: Sequence[Findings], intensity: Intensity
 ) -> None:
     """Note channels that are constant: an error if all are, a warning if some or nearly.
+
+    What counts is what normalisation sees: all voxels of MR, those that are not 0 where the
+    background is masked, CT clipped to the range that is stored.
 
     Args:
         image: Every channel of a volume.
         findings: Where to note it, one for each channel.
-        counts_zeros: Whether voxels of exactly 0 count; in skull-stripped images they do not.
+        intensity: What the intensities mean.
     """
-    flat = [_looks_flat(channel) and bool(channel.min() == channel.max()) for channel in image]
+    flat = [_is_flat(channel, intensity) for channel in image]
     for is_flat, channel, found in zip(flat, image, findings, strict=True):
-        value = f"{float(channel.flat[0]):g} in every voxel"
+        low, high = float(channel.min()), float(channel.max())
+        value = f"{low:g} in every voxel" if low == high else _RANGE_OF[intensity](low, high)
         way_out = "export the image again; nothing can be learned from it"
         if is_flat and all(flat):
             found.error("an image must not be constant", value, way_out)
         elif is_flat:
             found.warn("a channel should not be constant", value, way_out)
-        elif counts_zeros and (share := _largest_share(channel)) >= _SAME_SHARE:
+        elif intensity == "mr" and (share := _largest_share(channel)) >= _SAME_SHARE:
             found.warn(
                 f"less than {_SAME_SHARE:.0%} of the voxels should have one and the same value",
                 f"{share:.2%}",
@@ -155,15 +161,36 @@ def check_contrast(
             )
 
 
+_RANGE_OF: Mapping[str, Callable[[float, float], str]] = {
+    "mr": lambda low, high: f"{low:g} to {high:g}",
+    "mr_masked": lambda low, high: f"{low or high:g} in every voxel that is not 0",
+    "ct": lambda low, high: (
+        f"{low:g} to {high:g}, of which nothing lies within {LEAST_HU} to {MOST_HU} HU"
+    ),
+}
+
+
+def _is_flat(channel: Float[ndarray, "x y z"], intensity: Intensity) -> bool:
+    counted = _counted(_sample(channel), intensity)
+    if len(counted) and counted.min() < counted.max():
+        return False
+    counted = _counted(channel.reshape(-1), intensity)
+    return not len(counted) or bool(counted.min() == counted.max())
+
+
+def _counted(values: Float[ndarray, " n"], intensity: Intensity) -> Float[ndarray, " n"]:
+    if intensity == "mr":
+        return values
+    counted: ndarray = (
+        np.clip(values, LEAST_HU, MOST_HU) if intensity == "ct" else values[values != 0]
+    )
+    return counted
+
+
 def _sample(channel: Float[ndarray, "x y z"]) -> Float[ndarray, " n"]:
     flat = channel.reshape(-1)
     taken: ndarray = flat[:: max(1, len(flat) // _N_SAMPLES)]
     return taken
-
-
-def _looks_flat(channel: Float[ndarray, "x y z"]) -> bool:
-    sample = _sample(channel)
-    return bool((sample == sample[0]).all())
 
 
 def _largest_share(channel: Float[ndarray, "x y z"]) -> float:

@@ -62,6 +62,31 @@ def test_intensities_that_cannot_be_trained_on_are_an_error(folder, tmp_path, ar
     assert_found(tmp_path, pattern, path)
 
 
+@pytest.mark.parametrize(
+    ("modality", "array", "pattern"),
+    [
+        (
+            "ct",
+            picture(0) * 100 + 9000,
+            "nothing lies within -1024 to 3071 HU",
+        ),
+        (
+            "mr_masked",
+            box() * np.float32(5),
+            "constant, got 5 in every voxel that is not 0",
+        ),
+        ("mr_masked", np.zeros(SHAPE, dtype=np.float32), "not be constant, got 0 in every voxel"),
+    ],
+)
+def test_an_image_that_normalisation_makes_constant_is_an_error(
+    folder, tmp_path, modality, array, pattern
+):
+    note = tmp_path / "data" / "dataset.yaml"
+    note.write_text(f"{note.read_text()}modality: {modality}\n")
+    rewrite(folder["case_0"][0], array)
+    assert_found(tmp_path, pattern, folder["case_0"][0])
+
+
 @pytest.mark.parametrize("slope", [1e-30, 1e-45])
 def test_a_factor_that_makes_every_label_background_is_an_error(folder, tmp_path, slope):
     path = folder["case_0"][1]

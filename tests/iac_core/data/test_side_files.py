@@ -12,6 +12,7 @@ from iac_core.config import DatasetOptions
 from iac_core.data import open_dataset
 from iac_core.data.acdc import read_info
 from iac_core.data.check import check_dataset
+from iac_core.data.fingerprint import fingerprint
 from iac_core.errors import DataError
 
 
@@ -49,7 +50,7 @@ def assert_one(layout, root, path, pattern):
         (b"labels: " + b"[" * 100 + b"]" * 100, "nested deeper than 20"),
         (b"labels: " + b"{a: " * 3000, "nested deeper than 20|must be YAML"),
         (b"labels: {background: 0, a: " + b"9" * 5000 + b"}", "must be YAML|whole numbers"),
-        (b"# " + b"x" * 2**20, "at most 1048576 bytes"),
+        (b"# " + b"x" * 2**16, "at most 65536 bytes"),
         (b"labels: {background: 0, a: 1}\nmodality: [mr]", "modality must be one of"),
         (b"labels: {background: 0, a: 1}\norientation: {}", "orientation must be one of"),
         (b"labels: {background: 0, a: 1}\nregions: {r: [[1]]}", "regions must map names"),
@@ -143,7 +144,7 @@ def test_one_label_written_twice_loses_no_class_in_silence(tmp_path):
         assert_one(layout, root, root / "dataset.json", "a label must stand once, got '01' twice")
 
 
-@pytest.mark.parametrize("name", [7, None, "", "./", "../x.nii.gz"])
+@pytest.mark.parametrize("name", [7, None, "", "./", "../x.nii.gz", {"a": 1}])
 def test_entries_that_name_no_file_leave_the_others_to_the_check(tmp_path, name):
     layout = LAYOUTS["msd_spleen"](tmp_path).layout
     path = tmp_path / "dataset.json"
@@ -203,3 +204,15 @@ def test_a_name_that_is_not_utf8_is_named(tmp_path):
     assert problem.file == str(tmp_path / "images")
     assert "UTF-8" in problem.rule
     str(problem).encode()
+
+
+def test_a_name_that_no_file_can_have_is_an_absent_file(tmp_path):
+    layout = LAYOUTS["msd_spleen"](tmp_path).layout
+    changed(
+        tmp_path / "dataset.json",
+        lambda raw: raw["training"][0].update(label="x" * 5000 + ".nii.gz"),
+    )
+    dataset = open_dataset(layout, tmp_path, DatasetOptions())
+    assert len(check_dataset(dataset).problems) == 1
+    with pytest.raises(DataError, match="a file that the data set names must exist"):
+        fingerprint(dataset, tmp_path)
