@@ -153,7 +153,7 @@ def _is_within_bounds(
         findings.error(
             f"a volume must take at most {max_gib:g} GiB (data.max_volume_gib)",
             f"{held / _GIB:.3g} GiB by its header, shape {header.shape}",
-            "raise the setting (or --max-volume-gib) if it is so large, else the header is damaged",
+            "raise the setting (--max-volume-gib) if it is so large, else the header is damaged",
         )
         return False
     can_hold = n_file_bytes * _MOST_INFLATION + PIECE_BYTES if is_gzip else n_file_bytes
