@@ -6,6 +6,7 @@
     ├── ConfigError      a setting is wrong (also a ValueError)
     │   └── UnknownNameError   a name is not in its table
     ├── DataError        a data folder or file is wrong; carries every Problem found
+    │   └── IncompleteFolderError   some of its volumes can be used; carries these
     ├── ShapeError       arrays do not fit each other (also a ValueError)
     ├── NnunetError      a command of nnU-Net failed; carries its last lines
     ├── SearchError      a search or training cannot go on (a loss is not finite, …)
@@ -16,6 +17,10 @@ A message is rule, then value, then the way out.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from iac_core.types import VolumeRef
 
 from addresses.redaction import redact
 
@@ -68,6 +73,24 @@ class DataError(IacError):
 
     def __reduce__(self) -> tuple[type["DataError"], tuple[tuple[Problem, ...]]]:
         return DataError, (self.problems,)
+
+
+class IncompleteFolderError(DataError):
+    """Some cases of a data folder are incomplete or badly named; the others can be looked at.
+
+    Args:
+        problems: Everything that was found, in the order of the files.
+        usable: The volumes that can be read, ordered by patient, then volume.
+    """
+
+    def __init__(self, problems: Iterable[Problem], usable: Iterable["VolumeRef"]) -> None:
+        self.usable = tuple(usable)
+        super().__init__(problems)
+
+    def __reduce__(  # type: ignore[override]
+        self,
+    ) -> tuple[type["IncompleteFolderError"], tuple[tuple[Problem, ...], tuple["VolumeRef", ...]]]:
+        return IncompleteFolderError, (self.problems, self.usable)
 
 
 class ShapeError(IacError, ValueError):

@@ -9,6 +9,7 @@
     <folder>/network.pt2           the same for `torch.export.load`
 """
 
+import hashlib
 import json
 import logging
 import warnings
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from iac_core.backbones.external import External, SkipArgument
@@ -28,6 +29,15 @@ from iac_core.cells.genotype import Genotype
 from iac_core.cells.implant import ImplantedNetwork
 from iac_core.config import CellSettings, RetrainScope
 from iac_core.errors import ConfigError
+from iac_core.exported_reading import (
+    CHECKSUMS,
+    DESCRIPTION_SUM,
+    description_sum,
+    parse_cell,
+    parse_genotype,
+    read_description,
+    read_weights,
+)
 
 DESCRIPTION = "description.json"
 CELLS = "cells.safetensors"
@@ -57,31 +67,25 @@ class ExportedCells:
 
     @classmethod
     def load(cls, folder: Path | str) -> "ExportedCells":
-        """Read an exported folder.
+        """Read an exported folder; files and description are compared with their checksums.
 
         Raises:
-            ConfigError: If it is not one.
+            ConfigError: If it is not one, or anything in it is damaged.
         """
         path = Path(folder) / DESCRIPTION
-        try:
-            description = json.loads(path.read_text(encoding="utf-8"))
-            weights = load_file(Path(folder) / CELLS)
-        except (OSError, ValueError) as error:
+        description = read_description(path, schema=SCHEMA_VERSION)
+        genotype = parse_genotype(path, description["genotype"])
+        settings = parse_cell(path, description["cell"])
+        if genotype.n_nodes != settings.n_nodes:
             raise ConfigError(
-                f"an exported folder must hold {DESCRIPTION} and {CELLS}, got {folder} ({error}); "
-                "write one with `orchestrator export`"
-            ) from error
-        if description.get("schema") != SCHEMA_VERSION:
-            raise ConfigError(
-                f"{path}: the schema must be {SCHEMA_VERSION}, got {description.get('schema')}; "
-                "export again with this version"
+                f"{path}: genotype and cell must have as many nodes, got {genotype.n_nodes} and "
+                f"{settings.n_nodes}; write one with `orchestrator export`"
             )
-        cell = description["cell"]
         return cls(
-            genotype=Genotype.from_json(json.dumps(description["genotype"])),
-            settings=CellSettings(**cell | {"operations": tuple(cell["operations"])}),
+            genotype=genotype,
+            settings=settings,
             description=description,
-            weights=weights,
+            weights=read_weights(Path(folder), CELLS, description),
         )
 
     def implant_into(
@@ -166,7 +170,8 @@ class ExportedCells:
         if shapes[0] != shapes[1]:
             found = [(site.skip_channels, site.decoder_channels)
                      for site in implanted.implant.backbone.sites]  # fmt: skip
-            made = [(s["skip_channels"], s["decoder_channels"]) for s in self.description["sites"]]
+            sites = self.description.get("sites", [])
+            made = [(site["skip_channels"], site["decoder_channels"]) for site in sites]
             raise ConfigError(
                 f"weights must fit the skips they were trained in, {made} channels of skip and "
                 f"decoder, got {found}; pass with_weights=False and train the cells"
@@ -225,9 +230,7 @@ def write_export(
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
     }
     cells = {name: value for name, value in state.items() if not name.startswith(_BACKBONE_PREFIX)}
-    save_file(cells, folder / CELLS)
-    save_file(_without_doubles(state), folder / NETWORK)
-    whole = {
+    whole: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "genotype": json.loads(genotype.to_json()),
         "cell": asdict(cell),
@@ -241,6 +244,9 @@ def write_export(
         ],
         **description,
     }
+    save_file(cells, folder / CELLS, metadata={DESCRIPTION_SUM: description_sum(whole)})
+    save_file(_without_doubles(state), folder / NETWORK)
+    whole[CHECKSUMS] = {name: _sha256(folder / name) for name in (CELLS, NETWORK)}
     (folder / DESCRIPTION).write_text(json.dumps(whole, indent=1), encoding="utf-8")
 
 
@@ -320,3 +326,8 @@ def _through_onnx(
 def _without_doubles(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors that share memory are copied: safetensors stores each on its own."""
     return {name: value.clone() for name, value in state.items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

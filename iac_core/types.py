@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Integer
 from numpy import ndarray
 
 from iac_core.config import SearchPace
+from iac_core.errors import Problem
 
 Intensity = Literal["mr", "mr_masked", "ct"]
 """What intensities mean: arbitrary units, the same about a background of exact zeros
@@ -75,12 +76,14 @@ class Volume:
         labels: Label values as the file has them, shape ``(X, Y, Z)``, uint8.
         spacing_mm: Voxel edge lengths along X, Y and Z.
         affine: Voxel indices to millimetres, shape ``(4, 4)``, float64.
+        warnings: What its files hold that may not be meant.
     """
 
     image: Float[ndarray, "c x y z"]
     labels: Integer[ndarray, "x y z"]
     spacing_mm: tuple[float, float, float]
     affine: Float[ndarray, "4 4"]
+    warnings: tuple[Problem, ...] = ()
 
 
 @runtime_checkable
@@ -100,7 +103,8 @@ class SegmentationDataset(Protocol):
         """Return every labelled volume, ordered by patient, then volume.
 
         Raises:
-            DataError: If the folder is not of this layout.
+            DataError: If the folder is not of this layout; an `IncompleteFolderError` if some of
+                its volumes can be used.
         """
         ...
 

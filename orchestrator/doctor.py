@@ -115,4 +115,6 @@ def _data(name: str, settings: DatasetSettings) -> Finding:
         text = f"{len(summary.problems)} problems, the first: {summary.problems[0]}"
         return Finding(what=what, is_ok=False, text=text)
     text = f"{summary.n_patients} patients, {summary.n_volumes} volumes in {folder}"
+    if summary.warnings:
+        text += f"; {len(summary.warnings)} warnings, the first: {summary.warnings[0]}"
     return Finding(what=what, is_ok=True, text=text)

@@ -17,7 +17,6 @@ import torch
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from iac_core.data import open_dataset
 from iac_core.data.fingerprint import fingerprint
 from iac_core.errors import ConfigError, DataError
 from orchestrator.disk import LEAST_FREE_GIB
@@ -260,8 +259,7 @@ def _fingerprint(source: DataSource) -> str:
     if not Path(source.path).is_dir():
         return f"no folder {source.path}"
     try:
-        dataset = open_dataset(source.layout, Path(source.path), source.options)
-        return fingerprint(dataset, Path(source.path))
+        return fingerprint(source.open(), Path(source.path))
     except DataError as error:
         return f"{len(error.problems)} problems, the first: {error.problems[0]}"
     except ConfigError as error:

@@ -19,7 +19,6 @@ from iac_core.backbones.external import ExternalSettings
 from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.cells.genotype import random_genotype
 from iac_core.cells.implant import ImplantedNetwork
-from iac_core.data import open_dataset
 from iac_core.data.splits import make_split
 from iac_core.errors import ConfigError, DataError, Problem
 from iac_core.seeding import numpy_generator
@@ -87,7 +86,7 @@ def _split_problems(
         if identity in seen or not Path(source.path or "?").is_dir():
             continue
         try:
-            refs = open_dataset(source.layout, Path(source.path), source.options).volumes()
+            refs = source.open().volumes()
             official = {ref.patient_id for ref in refs if ref.is_official_test}
             wanted = job.settings.split.n_train_patients
             split = make_split(
@@ -191,7 +190,7 @@ def _channels_and_classes(source: DataSource) -> tuple[int, int]:
     if not Path(source.path or "?").is_dir():
         return 1, 2
     try:
-        described = open_dataset(source.layout, Path(source.path), source.options).description
+        described = source.open().description
     except (ConfigError, DataError):
         return 1, 2
     return len(described.channels), len(described.label_values)

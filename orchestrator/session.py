@@ -1,6 +1,6 @@
 """Open a sweep: its file, data folders and stages; every problem before anything runs."""
 
-import json
+import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from addresses.sqlite import sqlite_url
+from files.encoding import to_json
+from files.reading import value_or_none
 from iac_core.backbones import BACKBONES
 from iac_core.data import DATASETS
-from iac_core.data.check import check_dataset
+from iac_core.data.check import CHECK_VERSION, check_dataset, warning_lines
 from iac_core.data.fingerprint import fingerprint
 from iac_core.errors import ConfigError, DataError, Problem
 from iac_core.pruners import OPERATION_PRUNERS
@@ -32,6 +34,9 @@ from workers.tasks import CONTROL_SETTINGS, CONTROLS, DataSource
 
 Needs = Literal["names", "keys", "volumes"]
 """What a command needs of the data folders: nothing but names, the keys of stages, all volumes."""
+
+logger = logging.getLogger(__name__)
+_WARNING_LINES = "warning_lines"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +218,9 @@ def open_typed(
     notices = list(target.notices)
     used = {job.dataset for job in expansion.jobs}
     sources = {
-        name: _source(name, target, problems, notices) for name in spec.datasets if name in used
+        name: _source(name, target, problems, notices, checks_volumes=checks_volumes)
+        for name in spec.datasets
+        if name in used
     }
     for name, source in sources.items():
         must_be_here = checks_volumes or (checks_rules and name in overrides)
@@ -285,7 +292,14 @@ def _open_store(spec: SweepSpec, root: Path | str, *, checks_volumes: bool) -> S
     return store
 
 
-def _source(name: str, target: Target, problems: list[Problem], notices: list[str]) -> DataSource:
+def _source(
+    name: str,
+    target: Target,
+    problems: list[Problem],
+    notices: list[str],
+    *,
+    checks_volumes: bool,
+) -> DataSource:
     """The folder of a dataset with its fingerprint; notes what is wrong with it, or unexpected."""
     settings, note = target.spec.datasets[name], target.known.get(name)
     source = DataSource(
@@ -293,6 +307,7 @@ def _source(name: str, target: Target, problems: list[Problem], notices: list[st
         path=settings.path or "",
         fingerprint="",
         options=settings.options,
+        max_volume_gib=settings.most_gib,
     )
     if settings.path is None or not Path(settings.path).is_dir():
         if note is None:
@@ -303,8 +318,9 @@ def _source(name: str, target: Target, problems: list[Problem], notices: list[st
         return replace(source, fingerprint=note.fingerprint)
     try:
         found = fingerprint(settings.open(), Path(settings.path))
-    except DataError as error:
-        problems += error.problems
+    except DataError as error:  # the check finds what is wrong with the volumes too
+        found_too = check_dataset(settings.open()).problems if checks_volumes else ()
+        problems += found_too or error.problems
         return source
     except ConfigError as error:
         problems.append(as_problem(error, target.spec, f"datasets.{name}"))
@@ -318,14 +334,30 @@ def _source(name: str, target: Target, problems: list[Problem], notices: list[st
 
 
 def _checked(settings: DatasetSettings, found: str, store: StageStore) -> tuple[Problem, ...]:
-    """Every problem of the volumes; a folder that was found clean is not read again."""
-    note = f"checks/{settings.layout}-{found}.json"
-    if store.place.read(note) is not None:
-        return ()
-    summary = check_dataset(settings.open())
-    if not summary.problems:
-        store.place.create(note, json.dumps(asdict(summary), indent=1).encode())
-    return summary.problems
+    """Every problem of the volumes; a folder that was found clean is not read again.
+
+    Warnings are logged, by every run that uses the folder.
+    """
+    identity = content_hash([CHECK_VERSION, asdict(settings.options), settings.most_gib])
+    note = f"checks/{settings.layout}-{found}-{identity}.json"
+    warnings = _noted_warnings(store.place.read(note), f"{store.root}/{note}")
+    if warnings is None:
+        summary = check_dataset(settings.open())
+        if summary.problems:
+            return summary.problems
+        warnings = list(warning_lines(summary.warnings))
+        noted = {**asdict(summary), _WARNING_LINES: warnings}
+        store.place.create(note, to_json(noted))
+    for line in warnings:
+        logger.warning("%s", line)
+    return ()
+
+
+def _noted_warnings(note: bytes | None, name: str) -> list[str] | None:
+    """The warnings of a folder that was found clean; None if there is no note to go by."""
+    found = value_or_none(note, dict, name=name) if note is not None else None
+    lines = (found or {}).get(_WARNING_LINES)
+    return [str(line) for line in lines] if isinstance(lines, list) else None
 
 
 def _problems_of_folders(datasets: Mapping[str, DatasetSettings]) -> list[Problem]:

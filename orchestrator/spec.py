@@ -22,9 +22,11 @@ from iac_core.config import (
     RetrainSettings,
     SearchSettings,
     SplitSettings,
+    require,
 )
 from iac_core.data import open_dataset
 from iac_core.data.splits import read_split_file
+from iac_core.data.volume_file import MAX_VOLUME_GIB
 from iac_core.errors import ConfigError, Problem
 from iac_core.registry import did_you_mean
 from iac_core.types import SegmentationDataset
@@ -62,12 +64,14 @@ _SWEEP_KEYS = (
     "pruners",
     "resources",
     "tracking",
+    "data",
     "store",
     "study",
     "tuned",
     "compare",
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_MOST_GIB = 1024
 _FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
 
 
@@ -115,6 +119,7 @@ class DatasetSettings:
         path: The folder; a relative one starts at the sweep file. ``--data NAME=PATH`` wins.
         leave_out: Patients not to use; see `iac_core.config.DatasetOptions`.
         patient_pattern: Finds the patient in a volume's name.
+        max_volume_gib: As in `VolumeSettings`, for this folder; None takes that of the sweep.
     """
 
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
@@ -122,9 +127,11 @@ class DatasetSettings:
     path: str | None = None
     leave_out: tuple[str, ...] = ()
     patient_pattern: str | None = None
+    max_volume_gib: float | None = None
 
     def __post_init__(self) -> None:
         self.options  # noqa: B018 - checks the pattern
+        _require_gib(self.max_volume_gib)
 
     @property
     def options(self) -> DatasetOptions:
@@ -133,7 +140,38 @@ class DatasetSettings:
 
     def open(self) -> SegmentationDataset:
         """Return the reader of the folder."""
-        return open_dataset(self.layout, Path(self.path or ""), self.options)
+        return open_dataset(
+            self.layout,
+            Path(self.path or ""),
+            self.options,
+            max_volume_gib=self.most_gib,
+        )
+
+    @property
+    def most_gib(self) -> float:
+        """Largest volume file that is read, GiB in memory."""
+        return MAX_VOLUME_GIB if self.max_volume_gib is None else self.max_volume_gib
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeSettings:
+    """How volumes are read. Nothing here changes a result.
+
+    Attributes:
+        max_volume_gib: A volume file whose header says that it takes more memory, in GiB, is an
+            error, and nothing of it is read: a damaged or hostile header must not fill the memory.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID_UNKNOWN
+    max_volume_gib: float = MAX_VOLUME_GIB
+
+    def __post_init__(self) -> None:
+        _require_gib(self.max_volume_gib)
+
+
+def _require_gib(value: float | None) -> None:
+    rule = f"max_volume_gib must be above 0 and at most {_MOST_GIB}"
+    require(value is None or 0 < value <= _MOST_GIB, rule, value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,7 +317,7 @@ class _Reader:
             if key not in _SWEEP_KEYS:
                 self._unknown((key,), key, _SWEEP_KEYS, "a key of a sweep")
         name = self._name(sweep.get("name"))
-        datasets = self._datasets(sweep.get("datasets"))
+        datasets = self._datasets(sweep.get("datasets"), self._section(("data",), VolumeSettings))
         stages = {
             section: self._section(("stages", section), settings)
             for section, settings in self._stage_sections(sweep.get("stages"))
@@ -455,7 +493,7 @@ class _Reader:
         self._problem(place, f"{place[-1]} must be a mapping", value, "write `name: value` lines")
         return {}
 
-    def _datasets(self, raw: object) -> dict[str, DatasetSettings]:
+    def _datasets(self, raw: object, volumes: VolumeSettings) -> dict[str, DatasetSettings]:
         entries = self._mapping(("datasets",), raw)
         found: dict[str, DatasetSettings] = {}
         for name, value in entries.items():
@@ -468,7 +506,8 @@ class _Reader:
             path = self.overrides.get(name)
             if path is None and settings.path is not None:
                 path = str((self.file.path.parent / settings.path).resolve())
-            found[name] = replace(settings, path=path)
+            most = settings.max_volume_gib or volumes.max_volume_gib
+            found[name] = replace(settings, path=path, max_volume_gib=most)
         for name in self.overrides:
             if name not in entries:
                 rule = "--data must name a dataset of the sweep"

@@ -20,7 +20,6 @@ from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.cells.genotype import Genotype
 from iac_core.cells.implant import ImplantedNetwork
 from iac_core.checkpoint import load_checkpoint, save_checkpoint
-from iac_core.data import open_dataset
 from iac_core.data.prepare import prepare
 from iac_core.data.slices import PreparedData
 from iac_core.data.splits import Split, make_split
@@ -119,7 +118,7 @@ class StageRoom:
 def prepare_stage(room: StageRoom) -> Outcome:
     """Turn the data folder into slices; for nnU-Net's network by nnU-Net itself."""
     source, settings = room.task.source, room.task.job.settings
-    dataset = open_dataset(source.layout, Path(source.path), source.options)
+    dataset = source.open()
     if not isinstance(settings.backbone, NnunetSettings):
         return asdict(prepare(dataset, settings.prepare, room.folder, room.reporter))
     refs = dataset.volumes()

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from iac_core.backbones.nnunet_unet import NnunetSettings
@@ -13,7 +14,10 @@ from iac_core.cells.genotype import (
     uniform_genotype,
 )
 from iac_core.config import CellSettings, DatasetOptions, PretrainSettings, RetrainSettings
+from iac_core.data import open_dataset
+from iac_core.data.volume_file import MAX_VOLUME_GIB
 from iac_core.seeding import numpy_generator
+from iac_core.types import SegmentationDataset
 from workers.job import Job, content_hash, identity, plain
 
 STAGE_VERSIONS: dict[str, int] = {
@@ -63,12 +67,20 @@ class DataSource:
         path: The folder, as a worker sees it; not part of any key.
         options: What of it is used.
         fingerprint: Of its content; empty if the folder is not at hand, keys are provisional then.
+        max_volume_gib: Largest volume file that is read, GiB in memory; not part of any key.
     """
 
     layout: str
     path: str
     fingerprint: str
     options: DatasetOptions = field(default_factory=DatasetOptions)
+    max_volume_gib: float = MAX_VOLUME_GIB
+
+    def open(self) -> SegmentationDataset:
+        """Return the reader of the folder."""
+        return open_dataset(
+            self.layout, Path(self.path), self.options, max_volume_gib=self.max_volume_gib
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

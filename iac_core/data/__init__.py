@@ -13,10 +13,11 @@ from iac_core.data.msd import Msd
 from iac_core.data.nnunet_raw import NnunetRaw
 from iac_core.data.selection import Selection
 from iac_core.data.user_folder import UserFolder
+from iac_core.data.volume_file import MAX_VOLUME_GIB
 from iac_core.registry import look_up
 from iac_core.types import SegmentationDataset
 
-DATASETS: dict[str, Callable[[Path], SegmentationDataset]] = {
+DATASETS: dict[str, Callable[..., SegmentationDataset]] = {
     "acdc": Acdc,
     "brats": Brats,
     "kits19": partial(Kits, edition="kits19"),
@@ -29,19 +30,26 @@ DATASETS: dict[str, Callable[[Path], SegmentationDataset]] = {
     "nnunet": NnunetRaw,
     "folder": UserFolder,
 }
-"""Layout → reader of a folder in that layout."""
+"""Layout → reader of a folder in that layout: called with the folder and ``max_volume_gib``."""
 
 
-def open_dataset(layout: str, root: Path, options: DatasetOptions) -> SegmentationDataset:
+def open_dataset(
+    layout: str,
+    root: Path,
+    options: DatasetOptions,
+    *,
+    max_volume_gib: float = MAX_VOLUME_GIB,
+) -> SegmentationDataset:
     """Return the reader of a data folder; nothing is read yet.
 
     Args:
         layout: A name in `DATASETS`.
         root: The folder.
         options: What of it is used.
+        max_volume_gib: Largest volume file in memory, by its header; nothing larger is read.
 
     Raises:
         UnknownNameError: If the layout is unknown.
     """
-    dataset = look_up(layout, DATASETS, what="layout")(root)
+    dataset = look_up(layout, DATASETS, what="layout")(root, max_volume_gib=max_volume_gib)
     return dataset if options == DatasetOptions() else Selection(dataset, options)

@@ -14,14 +14,24 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from iac_core.data.folders import existing, other_layout, visible
+from iac_core.data.folders import (
+    existing,
+    in_order,
+    other_layout,
+    same_case,
+    unreadable_files,
+    visible,
+)
 from iac_core.data.nifti import read_labels, read_volume
+from iac_core.data.side_files import one_problem
+from iac_core.data.volume_file import MAX_VOLUME_GIB
 from iac_core.errors import DataError, Problem
 from iac_core.types import DatasetDescription, Volume, VolumeRef
 
 _PATIENT = re.compile(r"patient\d+")
 _FRAME = re.compile(r"(?P<patient>patient\d+)_frame(?P<frame>\d+)(?P<gt>_gt)?\.nii(\.gz)?")
 _LEFT_VENTRICLE = 3
+_MOST_INFO_BYTES = 2**16
 _EXPECTED = (
     "<root>/training/patient001/patient001_frame01.nii.gz with patient001_frame01_gt.nii.gz"
 )
@@ -40,10 +50,11 @@ class Acdc:
 
     Args:
         root: The folder that holds ``training`` and/or ``testing``, or the patient folders.
+        max_volume_gib: Largest file in memory, by its header; nothing larger is read.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, max_volume_gib: float = MAX_VOLUME_GIB) -> None:
+        self.root, self.max_volume_gib = root, max_volume_gib
 
     @property
     def description(self) -> DatasetDescription:
@@ -64,13 +75,11 @@ class Acdc:
         refs: list[VolumeRef] = []
         for folder in folders:
             refs += self._frames(folder, problems)
-        if problems:
-            raise DataError(problems)
-        return tuple(sorted(refs, key=lambda ref: (ref.patient_id, ref.volume_id)))
+        return in_order(refs, problems)
 
     def load(self, ref: VolumeRef) -> Volume:
         """Read a frame with its labels."""
-        return read_volume(ref, n_channels=1)
+        return read_volume(ref, n_channels=1, max_volume_gib=self.max_volume_gib)
 
     def _patient_folders(self) -> list[Path]:
         existing(self.root)
@@ -91,11 +100,15 @@ class Acdc:
         """The two labelled frames of a patient; notes what is wrong."""
         images: dict[int, Path] = {}
         labels: dict[int, Path] = {}
-        for path in sorted(folder.iterdir()):
+        before = len(problems)
+        for path in visible(folder):
             match = _FRAME.fullmatch(path.name)
             if match and match["patient"] == folder.name:
-                (labels if match["gt"] else images)[int(match["frame"])] = path
-        before = len(problems)
+                frames = labels if match["gt"] else images
+                first = frames.setdefault(int(match["frame"]), path)
+                if first != path:
+                    problems.append(same_case(first, path))
+        problems += unreadable_files(folder)
         for frame in sorted(images.keys() ^ labels.keys()):
             path = images.get(frame) or labels[frame]
             missing = "labels (_gt)" if frame in images else "image"
@@ -130,9 +143,15 @@ class Acdc:
         problems: list[Problem],
     ) -> dict[int, str]:
         """Frame → ED or ES."""
-        named = read_info(folder / "Info.cfg")
+        try:
+            named = read_info(folder / "Info.cfg")
+        except DataError as error:
+            problems += error.problems
+            return {}
         wanted = {
-            int(named[phase]): phase for phase in ("ED", "ES") if named.get(phase, "").isdigit()
+            int(named[phase]): phase
+            for phase in ("ED", "ES")
+            if re.fullmatch(r"[0-9]{1,6}", named.get(phase, ""))
         }
         if len(wanted) == 2:
             for frame in sorted(set(wanted) - set(images)):
@@ -165,19 +184,22 @@ class Acdc:
         """
         sizes: dict[int, int] = {}
         for frame in sorted(labels):
-            status = labels[frame].stat()
             try:
-                sizes[frame] = _cavity_voxels(labels[frame], status.st_mtime_ns, status.st_size)
-            except DataError:
+                status = labels[frame].stat()
+                sizes[frame] = _cavity_voxels(
+                    labels[frame], status.st_mtime_ns, status.st_size, self.max_volume_gib
+                )
+            except (DataError, OSError):
                 sizes[frame] = 0
         diastole = max(sizes, key=lambda frame: (sizes[frame], -frame))
         return {frame: "ED" if frame == diastole else "ES" for frame in sizes}
 
 
 @functools.lru_cache(maxsize=100_000)
-def _cavity_voxels(path: Path, mtime_ns: int, n_bytes: int) -> int:
+def _cavity_voxels(path: Path, mtime_ns: int, n_bytes: int, max_volume_gib: float) -> int:
     """Voxels of the left ventricle; a file is read once in a process as long as it is the same."""
-    return int((read_labels(path) == _LEFT_VENTRICLE).sum())
+    labels = read_labels(path, max_volume_gib=max_volume_gib)
+    return int((labels == _LEFT_VENTRICLE).sum())
 
 
 def read_info(path: Path) -> dict[str, str]:
@@ -185,10 +207,21 @@ def read_info(path: Path) -> dict[str, str]:
 
     A section header, comments and lines without a colon are skipped; the public files have no
     header.
+
+    Raises:
+        DataError: If it cannot be read, or is larger than 64 KiB.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return {}
+        if not path.is_file():
+            return {}
+        with path.open("rb") as file:
+            content = file.read(_MOST_INFO_BYTES + 1)
+    except OSError as error:
+        rule = "Info.cfg must be readable"
+        raise one_problem(path, "", rule, str(error), "look at its rights") from error
+    if len(content) > _MOST_INFO_BYTES:
+        rule = f"Info.cfg must be at most {_MOST_INFO_BYTES} bytes"
+        raise one_problem(path, "", rule, "more", "restore it from the original data")
+    text = content.decode("utf-8-sig", errors="replace")
     pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, value in pairs}

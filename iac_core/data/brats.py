@@ -15,8 +15,19 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-from iac_core.data.folders import ENDINGS, existing, other_layout, stem, visible
+from iac_core.data.folders import (
+    ENDINGS,
+    existing,
+    in_order,
+    other_layout,
+    same_case,
+    same_folder,
+    stem,
+    unreadable_files,
+    visible,
+)
 from iac_core.data.nifti import read_volume
+from iac_core.data.volume_file import MAX_VOLUME_GIB
 from iac_core.errors import DataError, Problem
 from iac_core.types import DatasetDescription, Volume, VolumeRef
 
@@ -41,10 +52,11 @@ class Brats:
 
     Args:
         root: The folder that holds the cases, or folders of cases such as ``HGG`` and ``LGG``.
+        max_volume_gib: Largest file in memory, by its header; nothing larger is read.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, max_volume_gib: float = MAX_VOLUME_GIB) -> None:
+        self.root, self.max_volume_gib = root, max_volume_gib
 
     @property
     def description(self) -> DatasetDescription:
@@ -63,41 +75,42 @@ class Brats:
         Raises:
             DataError: With everything that is wrong with the folder.
         """
-        problems: list[Problem] = []
+        cases, places = self._found
+        problems = list(places)
         refs = []
-        for folder in self._cases:
+        for folder in cases:
             ref = self._case(folder, problems)
             if ref is not None:
                 refs.append(ref)
-        if problems:
-            raise DataError(problems)
-        return tuple(sorted(refs, key=lambda ref: (ref.patient_id, ref.volume_id)))
+        return in_order(refs, problems)
 
     def load(self, ref: VolumeRef) -> Volume:
         """Read four channels with their labels."""
-        return read_volume(ref, n_channels=4)
+        return read_volume(ref, n_channels=4, max_volume_gib=self.max_volume_gib)
 
     @cached_property
-    def _cases(self) -> list[Path]:
+    def _found(self) -> tuple[list[Path], list[Problem]]:
+        """Folders of cases by name, and those of a name that another has."""
         existing(self.root)
         places = [self.root, *visible(self.root)]
         places += [inner for outer in visible(self.root) for inner in visible(outer)]
-        found = {
-            entry.name: entry
-            for place in places
-            for entry in visible(place)
-            if entry.is_dir()
-            and (_OLD_CASE.fullmatch(entry.name) or _NEW_CASE.fullmatch(entry.name))
-        }
-        cases = [found[name] for name in sorted(found) if _holds_volumes(found[name])]
+        found: dict[str, Path] = {}
+        problems = []
+        for entry in (entry for place in places for entry in visible(place)):
+            is_case = _OLD_CASE.fullmatch(entry.name) or _NEW_CASE.fullmatch(entry.name)
+            if not is_case or not entry.is_dir() or not _holds_volumes(entry):
+                continue
+            if found.setdefault(entry.name, entry) != entry:
+                problems.append(same_folder(found[entry.name], entry))
+        cases = [found[name] for name in sorted(found)]
         if not cases:
             rule = f"a folder in a BraTS layout must hold {_EXPECTED}"
             raise other_layout(self.root, rule, "the cases")
-        return cases
+        return cases, problems
 
     @cached_property
     def _is_new(self) -> bool:
-        kinds = {bool(_NEW_CASE.fullmatch(folder.name)) for folder in self._cases}
+        kinds = {bool(_NEW_CASE.fullmatch(folder.name)) for folder in self._found[0]}
         if len(kinds) > 1:
             raise DataError(
                 [
@@ -112,7 +125,11 @@ class Brats:
         return kinds.pop()
 
     def _case(self, folder: Path, problems: list[Problem]) -> VolumeRef | None:
-        files = {stem(path).lower(): path for path in visible(folder) if _is_volume(path)}
+        files: dict[str, Path] = {}
+        for path in filter(_is_volume, visible(folder)):
+            first = files.setdefault(stem(path).lower(), path)
+            if first != path:
+                problems.append(same_case(first, path))
         name = folder.name.lower()
         images = [files.get(name + suffix) for suffix in _SUFFIXES[self._is_new]]
         mask = files.get(name + ("-seg" if self._is_new else "_seg"))
@@ -128,6 +145,7 @@ class Brats:
         ]
         missing += [f"{folder.name}{'-' if self._is_new else '_'}seg"] if mask is None else []
         if missing or mask is None:
+            problems += unreadable_files(folder)
             problems.append(
                 Problem(
                     file=str(folder),

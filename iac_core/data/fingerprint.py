@@ -25,8 +25,8 @@ def fingerprint(dataset: SegmentationDataset, root: Path) -> str:
     for ref in dataset.volumes():
         files |= {*ref.image_paths, ref.label_path}
         beside = (ref.label_path.parent / name for name in _SIDE_FILES)
-        files |= {path for path in beside if path.exists()}
-    problems = [_absent(path) for path in sorted(files) if not path.is_file()]
+        files |= {path for path in beside if _is_file(path)}
+    problems = [_absent(path) for path in sorted(files) if not _is_file(path)]
     if problems:
         raise DataError(problems)
     total = hashlib.sha256()
@@ -34,6 +34,13 @@ def fingerprint(dataset: SegmentationDataset, root: Path) -> str:
         name = path.relative_to(root).as_posix()
         total.update(f"{name}\0{path.stat().st_size}\0{_content_mark(path)}\n".encode())
     return total.hexdigest()[:16]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _absent(path: Path) -> Problem:
@@ -47,7 +54,8 @@ def _absent(path: Path) -> Problem:
 
 def _content_mark(path: Path) -> str:
     if path.suffix != ".gz":
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _GZIP_TRAILER_BYTES))
         return file.read().hex()

@@ -1,25 +1,108 @@
-"""What the readers of layouts share: visible files, JSON files, paired files, clear errors."""
+"""What the readers of layouts share: visible files, paired files, clear errors."""
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from iac_core.errors import DataError, Problem
+from iac_core.data.side_files import one_problem
+from iac_core.errors import DataError, IncompleteFolderError, Problem
+from iac_core.types import VolumeRef
 
 ENDINGS = (".nii.gz", ".nii")
+_CAPITALS = ("capital letters in its ending", "rename it: the ending in small letters")
+_PAIR = ("half of a pair of files (.hdr and .img)", "convert the pair to one .nii.gz file")
+_COMPRESSED = ("a compression that is not gzip", "unpack the file, or compress it by gzip")
+_FORMAT = ("another format", "convert it to NIfTI")
+_OTHER_ENDINGS = {
+    **dict.fromkeys((".nii.gz", ".nii"), _CAPITALS),
+    **dict.fromkeys((".hdr", ".img", ".hdr.gz", ".img.gz"), _PAIR),
+    **dict.fromkeys(
+        (f".nii{ending}" for ending in (".zst", ".bz2", ".xz", ".zip", ".lz4", ".7z")), _COMPRESSED
+    ),
+    **dict.fromkeys((".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".dcm"), _FORMAT),
+}
 
 
 def visible(folder: Path) -> list[Path]:
     """Return a folder's entries by name, without those that begin with ``.`` or ``_``.
 
     Archives made on a Mac hold a ``._name`` beside every file.
+
+    Raises:
+        DataError: If the folder cannot be listed, or a name in it is not UTF-8.
     """
     if not folder.is_dir():
         return []
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "_")))
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        rule, way_out = "the folder must be readable", "look at its rights and its disk"
+        raise one_problem(folder, "", rule, str(error), way_out) from error
+    for entry in entries:
+        if not entry.name.isprintable() and not _is_utf8(entry.name):
+            rule, way_out = "names of files must be UTF-8", "rename the file"
+            raise one_problem(folder, "", rule, ascii(entry.name), way_out)
+    return [entry for entry in entries if not entry.name.startswith((".", "_"))]
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def in_order(refs: Iterable[VolumeRef], problems: Sequence[Problem]) -> tuple[VolumeRef, ...]:
+    """Return volumes by patient, then volume.
+
+    Raises:
+        IncompleteFolderError: If there are problems; it carries the volumes.
+    """
+    ordered = tuple(sorted(refs, key=lambda ref: (ref.patient_id, ref.volume_id)))
+    if problems:
+        raise IncompleteFolderError(problems, ordered)
+    return ordered
+
+
+def unreadable_files(folder: Path) -> list[Problem]:
+    """Return the files of a folder that look like volumes, but that no reader takes.
+
+    A file beside a NIfTI file of the same name is left alone.
+    """
+    entries = visible(folder)
+    taken = {stem(entry) for entry in entries if entry.name.endswith(ENDINGS)}
+    problems = []
+    for entry in entries:
+        name = entry.name.lower()
+        for ending, (value, way_out) in _OTHER_ENDINGS.items():
+            is_such = name.endswith(ending) and not entry.name.endswith(ENDINGS)
+            if is_such and entry.name[: -len(ending)] not in taken:
+                rule = "a volume must be a NIfTI file whose name ends in .nii.gz or .nii"
+                problems.append(Problem(file=str(entry), rule=rule, value=value, way_out=way_out))
+                break
+    return problems
+
+
+def same_folder(first: Path, second: Path) -> Problem:
+    """Return the problem of two folders that stand for one case."""
+    return Problem(
+        file=str(second),
+        rule="a case must have one folder",
+        value=f"also {first}",
+        way_out="remove the one that is not meant",
+    )
+
+
+def same_case(first: Path, second: Path) -> Problem:
+    """Return the problem of two files that stand for one."""
+    return Problem(
+        file=str(second),
+        rule="a case must have one file",
+        value=f"{first.name} and {second.name}",
+        way_out="remove the one that is not meant",
+    )
 
 
 def existing(root: Path) -> None:
@@ -72,70 +155,6 @@ def stem(path: Path) -> str:
     return path.name
 
 
-def read_json(path: Path, *, needs: Mapping[str, type]) -> dict[str, Any]:
-    """Read a JSON object and check the types of the keys that a reader uses.
-
-    Args:
-        path: The file.
-        needs: Key → type; every key must be there.
-
-    Raises:
-        DataError: If the file is missing, no JSON object, or lacks a key.
-    """
-    way_out = f"restore {path.name} from the original data"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise _one(path, "", "the file must exist", "no file", way_out) from None
-    except (OSError, ValueError) as error:
-        raise _one(path, "", f"{path.name} must be JSON", str(error), way_out) from error
-    if not isinstance(raw, dict):
-        rule = f"{path.name} must be a JSON object"
-        raise _one(path, "", rule, type(raw).__name__, way_out)
-    problems = []
-    for key, kind in needs.items():
-        if not isinstance(raw.get(key), kind):
-            value = "nothing" if key not in raw else f"{raw[key]!r:.60}"
-            rule = f"{path.name} must have the key {key!r}, {_KINDS[kind]}"
-            problems.append(
-                Problem(file=str(path), place=key, rule=rule, value=value, way_out=way_out)
-            )
-    if problems:
-        raise DataError(problems)
-    return raw
-
-
-_KINDS: Mapping[type, str] = {dict: "a mapping", list: "a list", str: "a text", int: "a number"}
-
-
-def whole_numbers(path: Path, key: str, raw: Iterable[object]) -> list[int]:
-    """Return label values that a JSON file may hold as text.
-
-    Raises:
-        DataError: If one is no whole number from 0 to 255.
-    """
-    values = []
-    for entry in raw:
-        text = str(entry)
-        if not text.isdecimal() or int(text) > 255:
-            rule = "a label must be a whole number from 0 to 255"
-            raise _one(path, key, rule, repr(entry), f"correct {path.name}")
-        values.append(int(text))
-    return values
-
-
-def inside(root: Path, path: Path, name: object) -> Path:
-    """Return the file below the root that a JSON file names (``./imagesTr/x.nii.gz``).
-
-    Raises:
-        DataError: If it is no text or leads out of the folder.
-    """
-    if not isinstance(name, str) or ".." in Path(name).parts:
-        rule = "a file must be named by its path below the data folder"
-        raise _one(path, "", rule, repr(name), f"correct {path.name}")
-    return root / name.lstrip("/")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedFiles:
     """A case of a folder of images and a folder of labels."""
@@ -163,18 +182,21 @@ def paired_files(
     """
     label_of = {stem(path): path for path in visible(labels) if path.name.endswith(tuple(endings))}
     found: dict[str, dict[int, Path]] = {}
+    problems = [*unreadable_files(images), *unreadable_files(labels)]
     for path in visible(images):
         if path.name.endswith(tuple(endings)):
             name = stem(path)
             whole = n_channels == 1 and name in label_of
             case, channel = (name, 0) if whole else _channel(name, n_channels)
-            found.setdefault(case, {})[channel] = path
-    pairs, problems = [], []
+            first = found.setdefault(case, {}).setdefault(channel, path)
+            if stem(first) != stem(path):
+                problems.append(same_case(first, path))
+    pairs = []
     for case in sorted(found.keys() | label_of.keys()):
         missing = set(range(n_channels)) - set(found.get(case, {}))
         extra = set(found.get(case, {})) - set(range(n_channels))
         if missing == set(range(n_channels)) and not extra:
-            problems.append(_lonely(label_of[case], "an image", images))
+            problems.append(_lonely(label_of[case], "image", images))
         elif missing or extra:
             wanted = ", ".join(f"{case}_{channel:04d}" for channel in range(n_channels))
             problems.append(
@@ -209,7 +231,7 @@ def patient_of(case: str, pattern: str | None) -> str:
     match = re.search(pattern, case)
     if match is None or not match.groups() or not match[1]:
         rule = f"patient_pattern {pattern!r} must find the patient in every case's name"
-        raise _one(Path(case), "", rule, repr(case), "correct the pattern, with one group")
+        raise one_problem(Path(case), "", rule, repr(case), "correct the pattern, with one group")
     return match[1]
 
 
@@ -227,8 +249,3 @@ def _lonely(path: Path, missing: str, where: Path) -> Problem:
         value=f"no {missing} in {where.name}",
         way_out="restore the file, or remove this one",
     )
-
-
-def _one(path: Path, place: str, rule: str, value: str, way_out: str) -> DataError:
-    problem = Problem(file=str(path), place=place, rule=rule, value=value, way_out=way_out)
-    return DataError([problem])

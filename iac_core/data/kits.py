@@ -15,9 +15,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from iac_core.data.folders import existing, other_layout, visible
+from iac_core.data.folders import (
+    existing,
+    in_order,
+    other_layout,
+    same_folder,
+    unreadable_files,
+    visible,
+)
 from iac_core.data.nifti import read_volume
-from iac_core.errors import DataError, Problem
+from iac_core.data.volume_file import MAX_VOLUME_GIB
+from iac_core.errors import Problem
 from iac_core.types import DatasetDescription, Volume, VolumeRef
 
 Edition = Literal["kits19", "kits21", "kits23"]
@@ -50,10 +58,13 @@ class Kits:
     Args:
         root: The folder that holds the cases, or their folder ``data`` or ``dataset``.
         edition: Which challenge; the label files and what is scored differ.
+        max_volume_gib: Largest file in memory, by its header; nothing larger is read.
     """
 
-    def __init__(self, root: Path, edition: Edition) -> None:
-        self.root, self.edition = root, edition
+    def __init__(
+        self, root: Path, edition: Edition, *, max_volume_gib: float = MAX_VOLUME_GIB
+    ) -> None:
+        self.root, self.edition, self.max_volume_gib = root, edition, max_volume_gib
 
     @property
     def description(self) -> DatasetDescription:
@@ -78,12 +89,13 @@ class Kits:
             DataError: With everything that is wrong with the folder.
         """
         existing(self.root)
-        folders = {
-            entry.name: entry
-            for place in _PLACES
-            for entry in visible(self.root / place)
-            if entry.is_dir() and _CASE.fullmatch(entry.name)
-        }
+        folders: dict[str, Path] = {}
+        problems: list[Problem] = []
+        for entry in (entry for place in _PLACES for entry in visible(self.root / place)):
+            if not entry.is_dir() or not _CASE.fullmatch(entry.name):
+                continue
+            if folders.setdefault(entry.name, entry) != entry:
+                problems.append(same_folder(folders[entry.name], entry))
         if not folders:
             raise other_layout(
                 self.root,
@@ -91,15 +103,12 @@ class Kits:
                 f"{_LABEL_FILE[self.edition]}",
                 "the cases",
             )
-        problems: list[Problem] = []
         refs = [self._case(folders[name], problems) for name in sorted(folders)]
-        if problems:
-            raise DataError(problems)
-        return tuple(ref for ref in refs if ref is not None)
+        return in_order((ref for ref in refs if ref is not None), problems)
 
     def load(self, ref: VolumeRef) -> Volume:
         """Read a case with its labels."""
-        return read_volume(ref, n_channels=1)
+        return read_volume(ref, n_channels=1, max_volume_gib=self.max_volume_gib)
 
     def _case(self, folder: Path, problems: list[Problem]) -> VolumeRef | None:
         label_path = folder / _LABEL_FILE[self.edition]
@@ -119,6 +128,7 @@ class Kits:
                     way_out=self._way_out(folder, missing),
                 )
             )
+            problems += unreadable_files(folder)
             return None
         return VolumeRef(
             patient_id=folder.name,

@@ -17,8 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from iac_core.data.folders import existing, inside, read_json, stem, whole_numbers
+from iac_core.data.folders import existing, in_order, stem
 from iac_core.data.nifti import read_volume
+from iac_core.data.side_files import inside, read_json, texts, whole_numbers
+from iac_core.data.volume_file import MAX_VOLUME_GIB
 from iac_core.errors import DataError, Problem
 from iac_core.types import DatasetDescription, Volume, VolumeRef
 
@@ -32,10 +34,11 @@ class Msd:
 
     Args:
         root: The folder that holds ``dataset.json``, for example ``Task04_Hippocampus``.
+        max_volume_gib: Largest file in memory, by its header; nothing larger is read.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, max_volume_gib: float = MAX_VOLUME_GIB) -> None:
+        self.root, self.max_volume_gib = root, max_volume_gib
 
     @cached_property
     def _header(self) -> dict[str, Any]:
@@ -61,8 +64,8 @@ class Msd:
         path, labels = self.root / "dataset.json", self._header["labels"]
         values = whole_numbers(path, "labels", labels)
         order = whole_numbers(path, "modality", self._header["modality"])
-        modality = self._header["modality"].values()
-        named = sorted(zip(values, map(str, labels.values()), strict=True))
+        modality = texts(path, "modality", self._header["modality"].values(), may_repeat=True)
+        named = sorted(zip(values, texts(path, "labels", labels.values()), strict=True))
         classes: dict[str, tuple[int, ...]] = {name: (value,) for value, name in named if value}
         names = [name.lower().replace("tumour", "tumor") for _, name in named]
         if names == [name.replace("tumour", "tumor") for name in _BRAIN_TUMOUR]:
@@ -70,7 +73,7 @@ class Msd:
         return DatasetDescription(
             label_values=tuple(value for value, _ in named),
             classes=classes,
-            channels=tuple(str(name) for _, name in sorted(zip(order, modality, strict=True))),
+            channels=tuple(name for _, name in sorted(zip(order, modality, strict=True))),
             reorients=True,
             side_files=("dataset.json",),
         )
@@ -90,7 +93,11 @@ class Msd:
             if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
                 problems.append(_wrong(path, "an image and a label", repr(entry)))
                 continue
-            image, label = (inside(self.root, path, entry[key]) for key in ("image", "label"))
+            try:
+                image, label = (inside(self.root, path, entry[key]) for key in ("image", "label"))
+            except DataError as error:
+                problems += error.problems
+                continue
             if image.name.startswith((".", "_")):
                 continue
             if stem(image) in refs:
@@ -105,13 +112,13 @@ class Msd:
             )
         if not refs and not problems:
             problems.append(_wrong(path, "at least one labelled volume", "none"))
-        if problems:
-            raise DataError(problems)
-        return tuple(sorted(refs.values(), key=lambda ref: (ref.patient_id, ref.volume_id)))
+        return in_order(refs.values(), problems)
 
     def load(self, ref: VolumeRef) -> Volume:
         """Read a file with its labels; several channels lie along the fourth axis."""
-        return read_volume(ref, n_channels=len(self.description.channels))
+        return read_volume(
+            ref, n_channels=len(self.description.channels), max_volume_gib=self.max_volume_gib
+        )
 
 
 def _wrong(path: Path, rule: str, value: str) -> Problem:

@@ -19,14 +19,14 @@ from iac_core.data.folders import (
     ENDINGS,
     PairedFiles,
     existing,
-    inside,
+    in_order,
     other_layout,
     paired_files,
-    read_json,
     visible,
-    whole_numbers,
 )
 from iac_core.data.nifti import read_volume
+from iac_core.data.side_files import inside, read_json, texts, whole_numbers
+from iac_core.data.volume_file import MAX_VOLUME_GIB
 from iac_core.errors import DataError, Problem
 from iac_core.types import DatasetDescription, Intensity, Volume, VolumeRef
 
@@ -36,10 +36,11 @@ class NnunetRaw:
 
     Args:
         root: The folder that holds ``dataset.json``, for example ``Dataset027_ACDC``.
+        max_volume_gib: Largest file in memory, by its header; nothing larger is read.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, max_volume_gib: float = MAX_VOLUME_GIB) -> None:
+        self.root, self.max_volume_gib = root, max_volume_gib
         self._json = root / "dataset.json"
 
     @cached_property
@@ -75,9 +76,10 @@ class NnunetRaw:
     def description(self) -> DatasetDescription:
         """Labels, regions and channels of ``dataset.json``."""
         regions = {}
-        for name, raw in self._header["labels"].items():
-            entries = raw if isinstance(raw, list) else [raw]
-            regions[str(name)] = tuple(whole_numbers(self._json, "labels", entries))
+        labels = self._header["labels"]
+        for name in texts(self._json, "labels", labels):
+            entries = labels[name] if isinstance(labels[name], list) else [labels[name]]
+            regions[name] = tuple(whole_numbers(self._json, "labels", entries))
         values = sorted({value for region in regions.values() for value in region} | {0})
         names = self._header["channel_names"]
         order = whole_numbers(self._json, "channel_names", names)
@@ -86,7 +88,8 @@ class NnunetRaw:
                 "channel_names", "channels must be numbered from 0", str(order), "number them so"
             )
             raise DataError([problem])
-        named = sorted(zip(order, map(str, names.values()), strict=True))
+        channels = texts(self._json, "channel_names", names.values(), may_repeat=True)
+        named = sorted(zip(order, channels, strict=True))
         return DatasetDescription(
             label_values=tuple(values),
             classes={name: region for name, region in regions.items() if region != (0,)},
@@ -135,31 +138,42 @@ class NnunetRaw:
                     "", "imagesTr and labelsTr must hold a case", "none", "restore the files"
                 )
             )
-        if problems:
-            raise DataError(problems)
-        return tuple(sorted(refs, key=lambda ref: (ref.patient_id, ref.volume_id)))
+        return in_order(refs, problems)
 
     def load(self, ref: VolumeRef) -> Volume:
         """Read all channels of a case with its labels."""
-        return read_volume(ref, n_channels=len(self.description.channels))
+        return read_volume(
+            ref, n_channels=len(self.description.channels), max_volume_gib=self.max_volume_gib
+        )
 
     def _pairs(self, part: str, n_channels: int) -> tuple[list[PairedFiles], list[Problem]]:
         listed = self._header.get("dataset")
         if part == "Tr" and isinstance(listed, dict):
-            return [self._listed(case, entry) for case, entry in sorted(listed.items())], []
+            pairs: list[PairedFiles] = []
+            problems: list[Problem] = []
+            for case, entry in sorted(listed.items()):
+                try:
+                    pairs.append(self._listed(case, entry, n_channels))
+                except DataError as error:
+                    problems += error.problems
+            return pairs, problems
         images, labels = self.root / f"images{part}", self.root / f"labels{part}"
         if part == "Ts" and not visible(labels):
             return [], []
         endings = (self._header["file_ending"],)
         return paired_files(images, labels, n_channels=n_channels, endings=endings)
 
-    def _listed(self, case: str, entry: object) -> PairedFiles:
+    def _listed(self, case: str, entry: object, n_channels: int) -> PairedFiles:
         """A case whose files ``dataset.json`` names one by one."""
         if not isinstance(entry, dict) or not isinstance(entry.get("images"), list):
             problem = self._problem(
                 "dataset", "a case must have images and a label", repr(entry)[:60], "name both"
             )
             raise DataError([problem])
+        if len(entry["images"]) != n_channels:
+            rule = f"a case must have one file for each of the {n_channels} channels"
+            value = f"{len(entry['images'])} of {case!r:.60}"
+            raise DataError([self._problem("dataset", rule, value, "name them all")])
         return PairedFiles(
             case=case,
             image_paths=tuple(inside(self.root, self._json, name) for name in entry["images"]),

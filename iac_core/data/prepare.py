@@ -17,6 +17,7 @@ import numpy as np
 from numpy import ndarray
 
 from iac_core.config import PrepareSettings
+from iac_core.data.check import load_checked
 from iac_core.data.intensities import clip_to_histogram, foreground_histogram, zscore
 from iac_core.data.nifti import canonical_axes
 from iac_core.data.slices import (
@@ -59,7 +60,7 @@ def prepare(
         reporter: Told of every volume; asked whether to stop before each.
 
     Raises:
-        DataError: If a volume cannot be read.
+        DataError: If a volume breaks a rule that `check_dataset` has for it.
         StopRequested: If the user asked to stop; the parts stay.
     """
     refs, description = dataset.volumes(), dataset.description
@@ -70,7 +71,7 @@ def prepare(
         if reporter.should_stop():
             raise StopRequested("preparation stopped")
         if not path.exists():
-            write_part(path, _part(ref, dataset.load(ref), description, settings))
+            write_part(path, _part(ref, load_checked(dataset, ref), description, settings))
         reporter.progress(epoch=position + 1, n_epochs=len(refs))
     summary = write_slices(
         map(_read_part, paths),

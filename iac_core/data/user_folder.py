@@ -20,10 +20,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from iac_core.data.folders import existing, other_layout, paired_files, patient_of
+from iac_core.data.folders import existing, in_order, other_layout, paired_files, patient_of
 from iac_core.data.nifti import read_volume
+from iac_core.data.side_files import read_yaml
+from iac_core.data.volume_file import MAX_VOLUME_GIB
 from iac_core.errors import DataError, Problem
 from iac_core.registry import did_you_mean
 from iac_core.types import DatasetDescription, Volume, VolumeRef
@@ -46,10 +46,11 @@ class UserFolder:
 
     Args:
         root: The folder.
+        max_volume_gib: Largest file in memory, by its header; nothing larger is read.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, max_volume_gib: float = MAX_VOLUME_GIB) -> None:
+        self.root, self.max_volume_gib = root, max_volume_gib
         self._note = root / NOTE
 
     @cached_property
@@ -59,14 +60,7 @@ class UserFolder:
         if not self._note.exists():
             rule = f"a plain data folder must hold images, labels and {NOTE} ({_EXAMPLE})"
             raise other_layout(self.root, rule, "`images`")
-        try:
-            raw = yaml.safe_load(self._note.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            problem = self._problem("", f"{NOTE} must be YAML", " ".join(str(error).split()))
-            raise DataError([problem]) from error
-        if not isinstance(raw, dict):
-            value = type(raw).__name__
-            raise DataError([self._problem("", f"{NOTE} must hold `name: value` lines", value)])
+        raw = read_yaml(self._note)
         settings: dict[str, Any] = {
             "modality": "mr",
             "channels": ["image"],
@@ -109,23 +103,29 @@ class UserFolder:
         if not pairs and not problems:
             rule = "images and labels must hold NIfTI files of the same names"
             raise other_layout(self.root, rule, "`images`")
-        if problems:
-            raise DataError(problems)
-        refs = [
-            VolumeRef(
-                patient_id=patient_of(pair.case, settings["patient_pattern"]),
-                volume_id=pair.case,
-                image_paths=pair.image_paths,
-                label_path=pair.label_path,
-                intensity=settings["modality"],
+        refs = []
+        for pair in pairs:
+            try:
+                patient_id = patient_of(pair.case, settings["patient_pattern"])
+            except DataError as error:
+                problems += error.problems
+                continue
+            refs.append(
+                VolumeRef(
+                    patient_id=patient_id,
+                    volume_id=pair.case,
+                    image_paths=pair.image_paths,
+                    label_path=pair.label_path,
+                    intensity=settings["modality"],
+                )
             )
-            for pair in pairs
-        ]
-        return tuple(sorted(refs, key=lambda ref: (ref.patient_id, ref.volume_id)))
+        return in_order(refs, problems)
 
     def load(self, ref: VolumeRef) -> Volume:
         """Read all channels of a case with its labels."""
-        return read_volume(ref, n_channels=len(self._settings["channels"]))
+        return read_volume(
+            ref, n_channels=len(self._settings["channels"]), max_volume_gib=self.max_volume_gib
+        )
 
     def _problems(self, settings: dict[str, Any]) -> list[Problem]:
         found = [
@@ -142,13 +142,16 @@ class UserFolder:
         if _is_labels(settings.get("labels")):
             labels = settings["labels"]
         else:
-            rule = "labels must map names to different whole numbers up to 255, background to 0"
+            rule = (
+                "labels must map names (in quotes, if need be) to different whole numbers up to "
+                "255, background to 0"
+            )
             found.append(self._problem("labels", rule, repr(settings.get("labels"))[:80]))
         for key, allowed in (
             ("modality", ("mr", "mr_masked", "ct")),
             ("orientation", ("canonical", "file")),
         ):
-            if settings[key] not in allowed:
+            if not isinstance(settings[key], str) or settings[key] not in allowed:
                 rule = f"{key} must be one of {', '.join(allowed)}"
                 found.append(self._problem(key, rule, repr(settings[key])))
         channels, axes = settings["channels"], settings["flip_axes"]
@@ -160,10 +163,13 @@ class UserFolder:
             found.append(self._problem("flip_axes", rule, repr(axes)))
         regions, values = settings["regions"], set(labels.values())
         if not isinstance(regions, dict) or not all(
-            isinstance(region, list) and region and set(region) <= values - {0}
-            for region in regions.values()
+            isinstance(name, str)
+            and isinstance(region, list)
+            and region
+            and all(type(value) is int and value in values - {0} for value in region)
+            for name, region in regions.items()
         ):
-            rule = "regions must map names to lists of label values"
+            rule = "regions must map names (in quotes, if need be) to lists of label values"
             found.append(self._problem("regions", rule, repr(regions)[:80]))
         pattern = settings["patient_pattern"]
         if pattern is not None and not _is_pattern(pattern):
@@ -180,7 +186,12 @@ def _is_labels(labels: object) -> bool:
         return False
     values = list(labels.values())
     whole = all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 255 for v in values)
-    return whole and 0 in values and len(set(values)) == len(values)
+    return (
+        all(isinstance(name, str) for name in labels)
+        and whole
+        and 0 in values
+        and len(set(values)) == len(values)
+    )
 
 
 def _is_names(names: object) -> bool:

@@ -12,6 +12,7 @@ from numpy import ndarray
 
 from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.config import PrepareSettings
+from iac_core.data.check import load_checked
 from iac_core.data.nifti import write_nifti
 from iac_core.data.prepare import (
     PARTS,
@@ -67,7 +68,7 @@ def prepare_by_nnunet(
 
     Raises:
         ConfigError: If nnU-Net is not installed.
-        DataError: If a volume cannot be read.
+        DataError: If a volume breaks a rule that `check_dataset` has for it.
         NnunetError: If nnU-Net fails.
         StopRequested: If the user asked to stop; the parts stay.
     """
@@ -79,7 +80,7 @@ def prepare_by_nnunet(
         if reporter.should_stop():
             raise StopRequested("preparation stopped")
         if not _part(parts, ref).exists():
-            _write_case(parts, ref, dataset.load(ref), description)
+            _write_case(parts, ref, load_checked(dataset, ref), description)
         reporter.progress(epoch=position + 1, n_epochs=len(refs))
     places = {"raw": into / _RAW, "preprocessed": into / PREPROCESSED, "results": into / _RAW}
     planned = into / PLANNED

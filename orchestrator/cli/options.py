@@ -49,6 +49,10 @@ LeaveOut = Annotated[
 PatientPattern = Annotated[
     str | None, typer.Option(help="Regular expression with one group: the patient in a name.")
 ]
+
+MaxVolumeGib = Annotated[
+    float, typer.Option(help="Largest volume file that is read, GiB in memory by its header.")
+]
 _ELSEWHERE = ("sweep", "data", "runs")
 
 
