@@ -321,11 +321,12 @@ def report(
 ) -> None:
     """Draw tables from MLflow and write the report: Markdown, LaTeX, HTML."""
     from orchestrator.reporting import report_from_tracking, report_sweep, sync_sweep
+    from results.escaping import file_name
 
     if sweep is None:
         if tracking_uri is None or experiment is None:
             raise typer.BadParameter("give a sweep file, or --tracking-uri and --experiment")
-        paths = report_from_tracking(tracking_uri, experiment, runs / experiment)
+        paths = report_from_tracking(tracking_uri, experiment, runs / file_name(experiment))
     else:
         session = open_sweep(sweep, _overrides(data), runs, needs_data=False)
         if tracking_uri is None and tables_in is None:

@@ -30,6 +30,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.rows import curves, job_tables
+from results.escaping import file_name
 from results.schema import SCHEMA_VERSION
 from results.store import write_table
 from workers.job import Job, content_hash
@@ -164,7 +165,11 @@ class Tracker:
                 self._experiment_id = found.experiment_id
             else:
                 root = self._artifact_root
-                location = None if root is None else (root / self.experiment).resolve().as_uri()
+                location = (
+                    None
+                    if root is None
+                    else (root / file_name(self.experiment)).resolve().as_uri()
+                )
                 self._experiment_id = client.create_experiment(
                     self.experiment, artifact_location=location
                 )

@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ _OPERATION_COLOURS = {
 }
 _STYLE = {
     "svg.hashsalt": "iac",
+    "text.parse_math": False,  # names may hold a dollar sign
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
@@ -52,7 +54,9 @@ def _figure(width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
 
 def _svg(figure: Figure, **options: Any) -> str:  # noqa: ANN401 - matplotlib's own
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, **options)
+    with warnings.catch_warnings():  # letters that the font lacks are drawn as boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, **options)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
