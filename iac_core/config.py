@@ -122,12 +122,14 @@ class DatasetOptions:
         if self.patient_pattern is None:
             return
         try:
-            n_groups = re.compile(self.patient_pattern).groups
-        except re.error:
+            is_short = len(self.patient_pattern) <= _MOST_SHOWN
+            n_groups = re.compile(self.patient_pattern).groups if is_short else 0
+        except (re.error, RecursionError, OverflowError):
             n_groups = 0
         require(
             n_groups == 1,
-            "patient_pattern must be a regular expression with one group",
+            "patient_pattern must be a regular expression with one group, at most "
+            f"{_MOST_SHOWN} letters",
             self.patient_pattern,
         )
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 MOST_LETTERS = 64
-"""Of a name: file names that hold two of them stay below the 255 bytes of file systems."""
+"""Of a name: file names that hold three of them stay below the 255 bytes of file systems."""
 MOST_LETTERS_OF_AN_EXPERIMENT = 250
 RESERVED: tuple[str, ...] = ("data", "mlartifacts", "mlruns", "store")
 """Folders of the runs folder that are no sweep's."""

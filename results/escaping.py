@@ -150,10 +150,10 @@ def file_name(name: str) -> str:
         >>> file_name("js_stability")
         'js_stability'
         >>> file_name("x/../../OUTSIDE")
-        'x-..-..-OUTSIDE-e3495aaa'
+        'x-OUTSIDE-e3495aaa'
     """
     if len(name) <= _MOST_LETTERS_OF_A_FILE and _FILE_NAME.fullmatch(name):
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).lstrip("-._")[:_MOST_LETTERS_OF_A_FILE]
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).lstrip("-._")[:_MOST_LETTERS_OF_A_FILE]
     return f"{plain}-{digest}" if plain else digest

@@ -102,7 +102,7 @@ class _Composer:
     def _begin(self, event: Any, line: int) -> None:  # noqa: ANN401 - yaml's event with a value
         tag = None if event.tag in (None, "!") else str(event.tag)
         if isinstance(event, yaml.ScalarEvent):
-            is_plain = event.tag is None and bool(event.implicit[0])
+            is_plain = tag is None and bool(event.implicit[0])
             node = Node(kind="scalar", tag=tag, line=line, text=event.value, is_plain=is_plain)
         else:
             is_list = isinstance(event, yaml.SequenceStartEvent)

@@ -48,7 +48,7 @@ def test_no_file_of_a_report_lies_outside_of_it(report):
     assert [path.name for path in folder.parent.iterdir()] == ["report"]
     figures = list((folder / "figures").iterdir())
     assert any(path.name.startswith("importance_js") for path in figures)
-    linked = re.findall(r"\]\((figures/[^)]+)\)", report.markdown.read_text())
+    linked = re.findall(r"\]\((figures/[^)]+)\)", report.markdown.read_text().replace("\\_", "_"))
     assert sorted(linked) == sorted(f"figures/{path.name}" for path in figures)
 
 
