@@ -137,7 +137,7 @@ def _latex_letter(letter: str) -> str:
         return _LATEX[letter]
     if letter.isascii() or letter == "\u200a":
         return letter
-    base, *marks = unicodedata.normalize("NFD", letter)
+    base, *marks = list(unicodedata.normalize("NFD", letter))
     if len(marks) == 1 and base.isascii() and marks[0] in _ACCENTS:
         return f"\\{_ACCENTS[marks[0]]}{{{base}}}"
     return f"{{[}}U+{ord(letter):04X}{{]}}"

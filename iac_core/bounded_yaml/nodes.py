@@ -87,12 +87,13 @@ class _Composer:
         self.n_nodes = 0
 
     def compose(self, text: str) -> Node | None:
+        event: Any
         for event in yaml.parse(text, Loader=_PARSER):
             line = event.start_mark.line + 1
             if isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
                 raise self._fault(line, "a file must hold one document", "a second one", "---")
             if isinstance(event, yaml.AliasEvent):
-                self._add(self._alias(event.anchor, line), line)
+                self._add(self._alias(str(event.anchor), line), line)
             elif isinstance(event, yaml.NodeEvent):
                 self._begin(event, line)
             elif isinstance(event, yaml.CollectionEndEvent):

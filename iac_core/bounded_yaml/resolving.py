@@ -40,7 +40,8 @@ def resolved_tag(word: str) -> str:
         >>> [resolved_tag(word).rpartition(":")[2] for word in ("acdc", "2017", "no", "3e-3", "~")]
         ['str', 'int', 'bool', 'float', 'null']
     """
-    tag = str(_RESOLVER.resolve(yaml.ScalarNode, word, (True, False)))
+    resolve: Callable[..., object] = _RESOLVER.resolve
+    tag = str(resolve(yaml.ScalarNode, word, (True, False)))
     return TAGS["scalar"] if tag == "tag:yaml.org,2002:value" else tag
 
 

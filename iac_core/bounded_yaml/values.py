@@ -143,7 +143,7 @@ class _Builder:
             self._note(node, place, rule, _short(node.text), "correct it, or put it in quotes")
         return None
 
-    def _number(self, value: Any, node: Node, place: Place) -> Any:  # noqa: ANN401 - as it came
+    def _number(self, value: float | bool | None, node: Node, place: Place) -> float | bool | None:
         shown = _short(node.text)
         if isinstance(value, int) and abs(value) > LARGEST_WHOLE:
             self._note(node, place, _WHOLE_RULE, shown, "write a smaller one")

@@ -1,6 +1,7 @@
 """Random mutations of sweep files: of bytes, of structure and of values; a number gives one."""
 
 import copy
+import dataclasses
 import datetime
 import math
 import random
@@ -221,6 +222,45 @@ def _many(box: Any, _: Any, __: list[Any], rng: random.Random) -> None:
 _CHANGES = (_cut, _replace, _replace, _replace, _rename, _add, _nest, _copy, _grow, _grow, _many)
 
 
+def _settings(text: str, rng: random.Random) -> str:
+    """Set some settings of any class to the ends of their ranges, or beyond."""
+    from iac_core.ranges import largest
+    from orchestrator.resources import ResourceSettings, StageResources
+    from orchestrator.session import tables
+    from orchestrator.spec import STAGE_SETTINGS
+    from orchestrator.study_settings import StudySettings
+
+    known = tables()
+    data = yaml.safe_load(text)
+    sweep = data["metadata"]["sweep"]
+    backbones, pruners = sweep["grid"]["backbone"], sweep["grid"]["pruner"]
+    boxes: list[tuple[list[str], Any]] = [
+        *((["stages", section], kind) for section, kind in STAGE_SETTINGS.items()),
+        *((["backbones", name], kind) for name, kind in known.backbones.items()),
+        *((["pruners", name], kind) for name, kind in known.pruners.items()),
+        (["resources"], ResourceSettings),
+        (["resources", rng.choice(["prepare", "search", "evaluate"])], StageResources),
+    ]
+    boxes += [(["study"], StudySettings)] * (3 if "study" in sweep else 0)
+    boxes = [(path, kind) for path, kind in boxes if dataclasses.fields(kind)]
+    for _ in range(rng.randint(1, 4)):
+        path, kind = rng.choice(boxes)
+        field = rng.choice(dataclasses.fields(kind))
+        box = sweep
+        for key in path:
+            box = box[key] if isinstance(box.get(key), dict) else box.setdefault(key, {})
+        end = largest(field.name)
+        number = rng.choice([0, 1, 2, 16, 1e-9, 0.5, end, int(end), end / 2, end * 2, -end])
+        levels = getattr(field.default, "__len__", lambda: 0)()
+        value = [number] * rng.choice([levels, 2, 16, 17]) if levels else number
+        box[field.name] = rng.choice([value, value, value, copy.deepcopy(rng.choice(NASTY))])
+        if path[0] == "backbones" and path[1] not in backbones:
+            backbones.append(path[1])
+        if path[0] == "pruners" and path[1] not in pruners:
+            pruners.append(path[1])
+    return yaml.safe_dump(data, sort_keys=False)
+
+
 def _containers(data: Any) -> list[Any]:
     """Every mapping and list below ``metadata``, it too."""
     found, open_ = [], [data["metadata"]] if isinstance(data.get("metadata"), dict) else [data]
@@ -242,4 +282,6 @@ MUTATIONS: dict[str, Callable[[str, random.Random], str | bytes]] = {
     "more mild": _mild,
     "tree": _tree,
     "more of the tree": _tree,
+    "settings": _settings,
+    "more settings": _settings,
 }
