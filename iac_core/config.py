@@ -6,12 +6,17 @@ what the papers do not state is "our choice".
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from iac_core.errors import ConfigError
+from iac_core.ranges import MOST_LEVELS, largest
 
 _FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
+_MOST_SHOWN = 200
+_COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
+_SMALLEST_SPACING_MM = 0.01
 
 OPERATION_NAMES: tuple[str, ...] = (
     "none",
@@ -42,21 +47,62 @@ def require(condition: bool, rule: str, value: object) -> None:
         iac_core.errors.ConfigError: window_epochs must be at least 1, got 0
     """
     if not condition:
-        raise ConfigError(f"{rule}, got {value!r}")
+        shown = repr(value)
+        cut = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}…"
+        raise ConfigError(f"{rule}, got {cut}")
 
 
 def require_at_least(minimum: float, **values: float | None) -> None:
-    """Raise a `ConfigError` for the first value under the minimum; None passes."""
+    """Raise a `ConfigError` for the first value that is not from the minimum to its largest.
+
+    `iac_core.ranges.largest` has the upper ends; what is not a finite number is refused; None
+    passes.
+
+    Examples:
+        >>> require_at_least(1, epochs=2**70)
+        Traceback (most recent call last):
+        iac_core.errors.ConfigError: epochs must be at most 1000000, got 1180591620717411303424
+    """
     for name, value in values.items():
         if value is not None:
-            require(value >= minimum, f"{name} must be at least {minimum:g}", value)
+            require(value >= minimum, f"{name} must be at least {_number(minimum)}", value)
+            _require_not_above_largest(name, value)
 
 
 def require_positive(**values: float | None) -> None:
-    """Raise a `ConfigError` for the first value that is not above zero; None passes."""
+    """Raise a `ConfigError` for the first value that is not above zero, or above its largest.
+
+    None passes.
+    """
     for name, value in values.items():
         if value is not None:
             require(value > 0, f"{name} must be above 0", value)
+            _require_not_above_largest(name, value)
+
+
+def require_levels(minimum: int, *, at_least: int, **values: Sequence[int]) -> None:
+    """Raise a `ConfigError` unless every list names enough levels, each within its range.
+
+    Args:
+        minimum: Smallest entry.
+        at_least: Smallest number of entries; the largest is `iac_core.ranges.MOST_LEVELS`.
+        **values: Setting → its entries.
+    """
+    for name, value in values.items():
+        few = f"{name} must name at least {_COUNTS.get(at_least, at_least)} levels"
+        require(len(value) >= at_least, few, value)
+        require(len(value) <= MOST_LEVELS, f"{name} must name at most {MOST_LEVELS} levels", value)
+        for entry in value:
+            require_at_least(minimum, **{name: entry})
+
+
+def _require_not_above_largest(name: str, value: float) -> None:
+    end = largest(name)
+    require(value <= end, f"{name} must be at most {_number(end)}", value)
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +122,14 @@ class DatasetOptions:
         if self.patient_pattern is None:
             return
         try:
-            n_groups = re.compile(self.patient_pattern).groups
-        except re.error:
+            is_short = len(self.patient_pattern) <= _MOST_SHOWN
+            n_groups = re.compile(self.patient_pattern).groups if is_short else 0
+        except (re.error, RecursionError, OverflowError):
             n_groups = 0
         require(
             n_groups == 1,
-            "patient_pattern must be a regular expression with one group",
+            "patient_pattern must be a regular expression with one group, at most "
+            f"{_MOST_SHOWN} letters",
             self.patient_pattern,
         )
 
@@ -115,7 +163,8 @@ class PrepareSettings:
     def __post_init__(self) -> None:
         require_at_least(16, size=self.size)
         require_at_least(0, n_neighbours=self.n_neighbours)
-        require_positive(spacing_mm=self.spacing_mm)
+        # A finer grid than that of any scanner would only fill the memory.
+        require_at_least(_SMALLEST_SPACING_MM, spacing_mm=self.spacing_mm)
         low, high = self.clip_percentiles
         require(0 <= low < high <= 100, "clip_percentiles must rise within 0 to 100", (low, high))
         require(
@@ -161,6 +210,7 @@ class SplitSettings:
 
     def __post_init__(self) -> None:
         require_at_least(2, n_folds=self.n_folds, n_train_patients=self.n_train_patients)
+        require_at_least(0, seed=self.seed)
         require(0 <= self.fold < self.n_folds, f"fold must be 0 to {self.n_folds - 1}", self.fold)
         require(
             0 < self.validation_share < 1,
@@ -364,6 +414,11 @@ class SearchSettings:
             alpha_learning_rate=self.alpha_learning_rate,
             gradient_clip=self.gradient_clip,
         )
+        require(
+            all(0 <= beta < 1 for beta in self.alpha_betas),
+            "alpha_betas must be at least 0 and below 1",
+            self.alpha_betas,
+        )
 
     @property
     def resolved_weight_learning_rate(self) -> float:
@@ -481,7 +536,11 @@ class EvaluateSettings:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        require(bool(self.subsets), "subsets must name validation, test or both", self.subsets)
+        require(
+            0 < len(set(self.subsets)) == len(self.subsets),
+            "subsets must name validation, test or both, each once",
+            self.subsets,
+        )
         require_positive(surface_tolerance_mm=self.surface_tolerance_mm)
         require_at_least(1, batch_size=self.batch_size)
 

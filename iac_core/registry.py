@@ -8,6 +8,11 @@ from iac_core.errors import UnknownNameError
 
 T = TypeVar("T")
 
+_MOST_LETTERS = 200
+_MOST_COMPARED = 2000
+"""Names that are looked through for a near one: a comparison takes microseconds."""
+_MOST_SHOWN = 100
+
 
 def did_you_mean(name: str, known: Mapping[str, object] | list[str]) -> str:
     """Return ``"; did you mean 'x'? known: a, b, x"``, without the question if nothing is near.
@@ -16,9 +21,12 @@ def did_you_mean(name: str, known: Mapping[str, object] | list[str]) -> str:
         >>> did_you_mean("unett", ["resnet18_unet", "unet"])
         "; did you mean 'unet'? known: resnet18_unet, unet"
     """
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    names = sorted(set(known))
+    is_short = len(name) <= _MOST_LETTERS and len(names) <= _MOST_COMPARED
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6) if is_short else []
     question = f"did you mean {near[0]!r}? " if near else ""
-    return f"; {question}known: {', '.join(sorted(known))}"
+    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+    return f"; {question}known: {', '.join(names[:_MOST_SHOWN]) or 'none'}{more}"
 
 
 def look_up(name: str, table: Mapping[str, T], *, what: str) -> T:

@@ -1,11 +1,12 @@
 """From a sweep to its jobs, in a stable order, each once."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from iac_core.errors import ConfigError
+from orchestrator.file_paths import written_out
 from orchestrator.spec import AXES, SHORT_AXES, SweepSpec
 from workers.job import Job, JobSettings, flat_value, plain
 
@@ -34,15 +35,14 @@ def expand(spec: SweepSpec) -> Expansion:
     Raises:
         ConfigError: If an exclude matches no cell, or nothing is left.
     """
-    grid = list(_grid(spec))
+    excludes = _Excludes(spec.exclude)
     kept: list[Cell] = []
     dropped: list[Cell] = []
-    for cell in grid:
-        excluded = any(_matches(cell, pattern) for pattern in spec.exclude)
-        excluded = excluded or not _is_possible(spec, cell)
-        (dropped if excluded else kept).append(cell)
+    for cell in _grid(spec):
+        is_left_out = excludes.match(cell) or not _is_possible(spec, cell)
+        (dropped if is_left_out else kept).append(cell)
     for pattern in spec.exclude:
-        if not any(_matches(cell, pattern) for cell in grid):
+        if not excludes.has_matched(pattern):
             raise ConfigError(
                 f"{spec.path}: an exclude must match a cell of the grid, got {dict(pattern)}; "
                 "correct or remove it"
@@ -101,8 +101,46 @@ def _grid(spec: SweepSpec) -> Iterator[Cell]:
         yield {name: cell[name] for name in values}
 
 
-def _matches(cell: Cell, pattern: Cell) -> bool:
-    return all(cell.get(name) == value for name, value in pattern.items())
+class _Excludes:
+    """The patterns of a sweep, found by their values: thousands of them cost no more than one.
+
+    Args:
+        patterns: Axis → value, partial.
+    """
+
+    def __init__(self, patterns: Sequence[Cell]) -> None:
+        self._by_axes: dict[tuple[str, ...], dict[Hashable, bool]] = {}
+        for pattern in patterns:
+            axes = tuple(sorted(pattern))
+            self._by_axes.setdefault(axes, {})[_values(pattern, axes)] = False
+
+    def match(self, cell: Cell) -> bool:
+        """Return whether a pattern fits a cell; every one that does is noted."""
+        is_found = False
+        for axes, seen in self._by_axes.items():
+            values = _values(cell, axes)
+            if values in seen:
+                seen[values] = is_found = True
+        return is_found
+
+    def has_matched(self, pattern: Cell) -> bool:
+        """Return whether a pattern has fitted a cell."""
+        axes = tuple(sorted(pattern))
+        return self._by_axes[axes][_values(pattern, axes)]
+
+
+def _values(cell: Cell, axes: Sequence[str]) -> Hashable:
+    return tuple(_hashable(cell.get(name)) for name in axes)
+
+
+def _hashable(value: Any) -> Hashable:  # noqa: ANN401 - plain data of any shape
+    """A value that is equal where the value is."""
+    if isinstance(value, list | tuple):
+        return ("list", *map(_hashable, value))
+    if isinstance(value, dict):
+        return ("dict", frozenset((name, _hashable(entry)) for name, entry in value.items()))
+    found: Hashable = value
+    return found
 
 
 def _job(spec: SweepSpec, cell: Cell) -> Job:
@@ -114,7 +152,7 @@ def _job(spec: SweepSpec, cell: Cell) -> Job:
     content = ""
     if split.file:
         content = spec.split_contents[split.file]
-        path = str((spec.path.parent / split.file).resolve())
+        path = str((spec.path.parent / written_out(split.file)).resolve())
         stages["split"] = replace(split, file=path)
     return Job(
         dataset=cell["dataset"],

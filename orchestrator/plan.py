@@ -10,6 +10,7 @@ import torch
 from iac_core.backbones import build_backbone
 from iac_core.backbones.external import ExternalSettings
 from iac_core.backbones.nnunet_unet import NnunetSettings
+from iac_core.errors import ConfigError
 from iac_core.training.kept_features import feature_bytes
 from workers.failures import vain_attempts
 from workers.job import Job
@@ -178,8 +179,19 @@ class KeptFeatureSize:
     n_slices: int | None
 
 
-def kept_feature_sizes(plan: Plan, records: KnownRecords) -> tuple[KeptFeatureSize, ...]:
-    """Return a row per dataset and backbone that a search with kept features is to run on."""
+def kept_feature_sizes(
+    plan: Plan, records: KnownRecords, *, where: str
+) -> tuple[KeptFeatureSize, ...]:
+    """Return a row per dataset and backbone that a search with kept features is to run on.
+
+    Args:
+        plan: What the sweep needs.
+        records: Of finished stages.
+        where: The sweep file, for messages.
+
+    Raises:
+        ConfigError: If a network cannot be built, or cannot take slices of the size that is set.
+    """
     found: dict[tuple[str, str], KeptFeatureSize] = {}
     sizes: dict[tuple[str, int], float] = {}
     for state in plan.states:
@@ -195,9 +207,7 @@ def kept_feature_sizes(plan: Plan, records: KnownRecords) -> tuple[KeptFeatureSi
         # Sizes of features depend neither on image channels nor on classes.
         place = (job.backbone, job.settings.prepare.size)
         if place not in sizes:
-            with torch.device("meta"):
-                backbone = build_backbone(job.settings.backbone, n_channels=1, n_classes=2, seed=0)
-            sizes[place] = feature_bytes(backbone, job.settings.prepare.size) / 2**20
+            sizes[place] = _kept_mib(job, where)
         found[key] = KeptFeatureSize(
             dataset=job.dataset,
             backbone=job.backbone,
@@ -205,6 +215,21 @@ def kept_feature_sizes(plan: Plan, records: KnownRecords) -> tuple[KeptFeatureSi
             n_slices=None if prepared is None else prepared.outcome["n_training_slices"],
         )
     return tuple(found.values())
+
+
+def _kept_mib(job: Job, where: str) -> float:
+    """MiB that the features of a slice take, of a network without memory of its own."""
+    size = job.settings.prepare.size
+    try:
+        with torch.device("meta"):
+            backbone = build_backbone(job.settings.backbone, n_channels=1, n_classes=2, seed=0)
+        return feature_bytes(backbone, size) / 2**20
+    except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{where}: the backbone {job.backbone} must suit slices of prepare.size = {size}, "
+            f"got: {reason}; give it fewer levels or larger slices"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from iac_core.bounded_yaml import read_scalar
 from iac_core.errors import ConfigError
 from iac_core.pruners import build_pruner
 from iac_core.pruners.epoch_cost import EpochCost
@@ -22,7 +23,6 @@ from iac_core.pruners.replay import (
 from iac_core.training.searches import search_kind
 from orchestrator.recorded import GridCell, RecordedSearch, cost_of_epochs
 from orchestrator.spec import changed_settings
-from orchestrator.sweep_file import read_scalar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,8 @@ import difflib
 import functools
 import itertools
 import json
-import re
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from iac_core.bounded_yaml import Place, needs_quotes
 from iac_core.config import (
     AugmentationSettings,
     CellSettings,
@@ -30,9 +32,19 @@ from iac_core.data.volume_file import MAX_VOLUME_GIB
 from iac_core.errors import ConfigError, Problem
 from iac_core.registry import did_you_mean
 from iac_core.types import SegmentationDataset
+from orchestrator.file_paths import written_out
+from orchestrator.names import (
+    MOST_LETTERS_OF_AN_EXPERIMENT,
+    NAME_RULE,
+    RESERVED,
+    SWEEP_RULE,
+    is_name,
+    is_sweep_name,
+    same_but_for_case,
+)
 from orchestrator.resources import ResourceSettings
 from orchestrator.study_settings import Range, StudySettings, TunedSettings
-from orchestrator.sweep_file import Place, SweepFile, read_sweep_file
+from orchestrator.sweep_file import SweepFile, read_sweep_file
 from results.declared import Claim
 from workers.job import content_hash, plain
 from workers.places import is_root
@@ -70,8 +82,14 @@ _SWEEP_KEYS = (
     "tuned",
     "compare",
 )
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _MOST_GIB = 1024
+MOST_JOBS = 100_000
+"""Jobs of a sweep; of a plan each takes 4 KiB and 0.3 ms, so that this many take half a minute."""
+MOST_EXCLUDES = 100_000
+"""Cells that excludes name, with their lists written out."""
+_MOST_PROBLEMS = 100
+_MOST_SHOWN = 200
+_SPLIT_FILE = "split.file"
 _FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
 
 
@@ -186,6 +204,14 @@ class TrackingSettings:
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
     uri: str | None = None
     experiment: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.experiment is None:
+            return
+        fits = bool(self.experiment.strip())
+        fits = fits and len(self.experiment) <= MOST_LETTERS_OF_AN_EXPERIMENT
+        rule = f"experiment must be at most {MOST_LETTERS_OF_AN_EXPERIMENT} letters and not empty"
+        require(fits, rule, self.experiment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,34 +350,25 @@ class _Reader:
         }
         backbones, _ = self._variants("backbones", self.tables.backbones, {})
         pruners, controls = self._variants("pruners", self.tables.pruners, self.tables.controls)
-        known = {
-            "dataset": list(datasets),
-            "backbone": list(backbones),
-            "pruner": list(pruners),
+        known: dict[str, Mapping[str, object]] = {
+            "dataset": {**self._mapping(("datasets",), sweep.get("datasets"))},
+            "backbone": backbones,
+            "pruner": pruners,
         }
         axes = self._axes(sweep.get("grid"), known, stages)
         together = self._together(sweep.get("together"), axes)
-        cells = {
-            key: self._cells(key, sweep.get(key), axes, known) for key in ("include", "exclude")
-        }
+        cells = {key: self._cells(key, axes, known, stages) for key in ("include", "exclude")}
         resources = self._section(("resources",), ResourceSettings)
         tracking = self._section(("tracking",), TrackingSettings)
-        store = sweep.get("store")
-        if store is not None and not (isinstance(store, str) and is_root(store)):
-            self._problem(
-                ("store",),
-                "store must be a folder or s3://BUCKET/PREFIX",
-                store,
-                "give one of these, or leave it out",
-            )
-        contents = self._split_contents(stages.get("split"), axes)
+        self._count_jobs(axes, together, cells["include"])
+        store = self._store(sweep.get("store"))
+        contents = self._split_contents(stages.get("split"), axes, cells["include"])
         searched = {name: value for name, value in pruners.items() if name not in controls}
         study = self._study(axes, searched)
         tuned = self._tuned(searched)
         compare = self._compare(list(pruners))
         if self.problems:
-            ordered = sorted(self.problems, key=lambda problem: int(problem.place or 0))
-            raise SweepError(ordered, datasets)
+            raise self._error(datasets)
         return SweepSpec(
             path=self.file.path,
             name=name,
@@ -383,6 +400,7 @@ class _Reader:
             self._problem(("compare",), "compare must be a list of claims", raw, example)
             return ()
         found: list[Claim] = []
+        seen: set[Claim] = set()
         for index, entry in enumerate(raw):
             place: Place = ("compare", index)
             claim = self._parsed(place, Claim, entry)
@@ -395,9 +413,10 @@ class _Reader:
             if claim.arm == claim.reference:
                 rule = "a claim must compare two different arms"
                 self._problem(place, rule, entry, "name another reference")
-            if claim in found:
+            if claim in seen:
                 rule = "a claim must stand once: each one makes the others harder to show"
                 self._problem(place, rule, entry, "remove it")
+            seen.add(claim)
             found.append(claim)
         return tuple(found)
 
@@ -409,6 +428,9 @@ class _Reader:
             if pruner not in known:
                 self._unknown(("tuned", pruner), pruner, known, "a tuned pruner")
             settings = self._parsed(("tuned", pruner), TunedSettings, raw)
+            if settings is not None and not is_sweep_name(settings.study):
+                rule = SWEEP_RULE.replace("name", "study, the name of a sweep,", 1)
+                self._problem(("tuned", pruner, "study"), rule, settings.study, "correct it")
             if settings is not None:
                 found[pruner] = settings
         return found
@@ -463,26 +485,100 @@ class _Reader:
                     self._problem(place, rule, value, f"grid.{name}: {list(values[name])}")
 
     def _problem(self, place: Place, rule: str, value: object, way_out: str) -> None:
-        self.problems.append(
-            Problem(
-                file=str(self.file.path),
-                place=str(self.file.line(place)),
-                rule=rule,
-                value=value if isinstance(value, str) and value.startswith("a ") else repr(value),
-                way_out=way_out,
-            )
+        shown = value if isinstance(value, _Said) else repr(value)
+        if len(shown) > _MOST_SHOWN:
+            shown = f"{shown[:_MOST_SHOWN]}…"
+        found = Problem(
+            file=str(self.file.path),
+            place=str(self.file.line(place)),
+            rule=rule,
+            value=shown,
+            way_out=way_out,
         )
+        if found not in self.problems:
+            self.problems.append(found)
+        if len(self.problems) >= _MOST_PROBLEMS:
+            raise self._error({})
+
+    def _error(self, datasets: Mapping[str, DatasetSettings]) -> SweepError:
+        """Every problem in the order of the file."""
+        ordered = sorted(self.problems, key=lambda problem: int(problem.place or 0))
+        return SweepError(ordered, datasets)
 
     def _unknown(self, place: Place, name: object, known: Sequence[str], what: str) -> None:
-        hint = did_you_mean(str(name), list(known)).removeprefix("; ")
+        if not isinstance(name, str) and self.file.unquoted.get(place, "") in known:
+            hint = needs_quotes(self.file.unquoted[place])
+        else:
+            hint = did_you_mean(str(name), list(known)).removeprefix("; ")
         self._problem(place, f"{what} must be a known one", name, hint)
 
     def _name(self, name: object) -> str:
-        if isinstance(name, str) and _NAME.fullmatch(name):
-            return name
-        rule = "name must be lower-case letters, digits, _ and -"
-        self._problem(("name",), rule, name, "for example `name: my_sweep`")
-        return ""
+        if not isinstance(name, str) or not is_sweep_name(name):
+            way_out = "for example `name: my_sweep`"
+            if ("name",) in self.file.unquoted:
+                way_out = needs_quotes(self.file.unquoted["name",])
+            self._problem(("name",), SWEEP_RULE, name, way_out)
+            return ""
+        if name in RESERVED:
+            rule = f"name must not be that of a folder beside the sweeps ({', '.join(RESERVED)})"
+            self._problem(("name",), rule, name, "choose another")
+        return name
+
+    def _names(self, section: str, names: Mapping[str, object]) -> None:
+        """Hold the names that a section gives against the rule for parts of file names."""
+        for name in names:
+            if not is_name(name):
+                self._problem((section, name), NAME_RULE, name, "choose another")
+        for first, other in same_but_for_case(names):
+            rule = "names must differ in more than the case of letters"
+            self._problem((section, other), rule, other, f"rename it or {first!r}")
+
+    def _path(self, place: Place, path: str) -> str | None:
+        """A path relative to the sweep file as an absolute one; None with a note."""
+        try:
+            return str((self.file.path.parent / written_out(path)).resolve())
+        except ConfigError as error:
+            rule, _, rest = str(error).partition(", got ")
+            value, _, way_out = rest.partition("; ")
+            self._problem(place, rule, _Said(value), way_out)
+        except (OSError, RuntimeError) as error:  # links that lead in a circle
+            self._problem(place, "a path must lead somewhere", str(error), "correct it")
+        return None
+
+    def _store(self, raw: object) -> str | None:
+        """The folder or bucket of the stages, ``~`` and variables written out."""
+        if raw is None:
+            return None
+        try:
+            store = written_out(raw) if isinstance(raw, str) else ""
+        except ConfigError as error:
+            rule, _, rest = str(error).partition(", got ")
+            value, _, way_out = rest.partition("; ")
+            self._problem(("store",), f"store: {rule}", _Said(value), way_out)
+            return None
+        if store and is_root(store):
+            return store
+        self._problem(
+            ("store",),
+            "store must be a folder or s3://BUCKET/PREFIX",
+            raw,
+            "give one of these, or leave it out",
+        )
+        return None
+
+    def _count_jobs(
+        self,
+        axes: Sequence[Axis],
+        together: Sequence[Sequence[str]],
+        include: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Refuse more jobs than can be planned, before any of them is made."""
+        beside = {name for group in together for name in group[1:]}
+        n_jobs = math.prod(len(axis.values) for axis in axes if axis.name not in beside)
+        n_jobs += len(include)
+        if n_jobs > MOST_JOBS:
+            rule = f"a sweep must have at most {MOST_JOBS} jobs, excluded ones counted"
+            self._problem(("grid",), rule, n_jobs, "shorten its axes, or write several sweeps")
 
     def _mapping(self, place: Place, value: object) -> dict[str, Any]:
         """The value if it is a mapping; nothing counts as an empty one."""
@@ -495,6 +591,7 @@ class _Reader:
 
     def _datasets(self, raw: object, volumes: VolumeSettings) -> dict[str, DatasetSettings]:
         entries = self._mapping(("datasets",), raw)
+        self._names("datasets", entries)
         found: dict[str, DatasetSettings] = {}
         for name, value in entries.items():
             settings = self._parsed(("datasets", name), DatasetSettings, value)
@@ -504,8 +601,10 @@ class _Reader:
                 place = ("datasets", name, "layout")
                 self._unknown(place, settings.layout, self.tables.layouts, "layout")
             path = self.overrides.get(name)
+            if path is not None and path.startswith("~"):  # shells leave it behind NAME=
+                path = str(Path(path).expanduser())
             if path is None and settings.path is not None:
-                path = str((self.file.path.parent / settings.path).resolve())
+                path = self._path(("datasets", name, "path"), settings.path)
             most = settings.max_volume_gib or volumes.max_volume_gib
             found[name] = replace(settings, path=path, max_volume_gib=most)
         for name in self.overrides:
@@ -532,21 +631,27 @@ class _Reader:
         self, section: str, table: Mapping[str, type], controls: Mapping[str, type | None]
     ) -> tuple[dict[str, Any], dict[str, str]]:
         """Settings of every known name and of every name that the section adds; its controls."""
+        raw = self.file.sweep.get(section)
         # What has no settings of its own by default (a network of the user's) is used by ``type``.
         settings = {name: kind() for name, kind in table.items() if not _required(kind)}
         named_controls = {
             name: name for name, kind in controls.items() if kind is None or not _required(kind)
         }
         settings |= dict.fromkeys(named_controls)
-        for name, value in self._mapping((section,), self.file.sweep.get(section)).items():
+        self._names(section, {**settings, **self._mapping((section,), raw)})
+        for name, value in self._mapping((section,), raw).items():
             entry = dict(self._mapping((section, name), value))
             kind = entry.pop("type", name)
             place: Place = (section, name) if kind == name else (section, name, "type")
+            if not isinstance(kind, str):
+                self._unknown(place, kind, [*table, *controls], section.removesuffix("s"))
+                settings.setdefault(name, None)
+                continue
             settings_type = table.get(kind, controls.get(kind))
             if settings_type is not None:
                 parsed = self._parsed((section, name), settings_type, entry)
                 if parsed is not None:
-                    settings[name] = self._located(parsed)
+                    settings[name] = self._located((section, name), parsed)
             elif kind not in controls:
                 self._unknown(place, kind, [*table, *controls], section.removesuffix("s"))
             else:
@@ -557,17 +662,17 @@ class _Reader:
             settings.setdefault(name, None)  # known by name, so that the grid is not blamed too
         return settings, named_controls
 
-    def _located(self, settings: T) -> T:
+    def _located(self, place: Place, settings: T) -> T:
         """The settings with a path that is relative to the sweep file made absolute."""
         path = getattr(settings, "encoder_weights", None)
-        if path is None:
+        whole = None if path is None else self._path((*place, "encoder_weights"), path)
+        if whole is None:
             return settings
-        whole = str((self.file.path.parent / path).resolve())
         located: T = replace(settings, encoder_weights=whole)  # type: ignore[type-var]
         return located
 
     def _axes(
-        self, raw: object, known: Mapping[str, Sequence[str]], stages: Mapping[str, Any]
+        self, raw: object, known: Mapping[str, Mapping[str, object]], stages: Mapping[str, Any]
     ) -> tuple[Axis, ...]:
         grid = self._mapping(("grid",), raw)
         for name in AXES:
@@ -593,8 +698,9 @@ class _Reader:
                 self._problem(
                     place, f"the axis {name} must not repeat a value", values, "name each once"
                 )
-            for index, value in enumerate(values):
-                self._axis_value((*place, index), name, value, known, stages)
+            if self._is_axis(place, name):
+                for index, value in enumerate(values):
+                    self._axis_value((*place, index), name, value, known, stages)
             axes.append(Axis(name=name, values=tuple(values)))
         return tuple(axes)
 
@@ -608,70 +714,85 @@ class _Reader:
             self._problem(("together",), rule, raw, example)
             return ()
         lengths = {axis.name: len(axis.values) for axis in axes}
-        named = [name for group in raw for name in group]
+        named = Counter(str(name) for group in raw for name in group)
         for index, group in enumerate(raw):
             place: Place = ("together", index)
-            unknown = [name for name in group if name not in lengths]
+            unknown = [name for name in group if not _is_in(name, lengths)]
             for name in unknown:
                 self._unknown(place, name, list(lengths), "an axis in together")
-            if len(group) < 2 or any(named.count(name) > 1 for name in group):
+            if len(group) < 2 or any(named[str(name)] > 1 for name in group):
                 rule = "a group in together must name two axes or more, each in one group"
                 self._problem(place, rule, group, example)
             elif not unknown and len({lengths[name] for name in group}) > 1:
                 found = ", ".join(f"{name} {lengths[name]}" for name in group)
                 rule = "axes that go together must have equally many values"
-                self._problem(place, rule, f"a group with {found}", "give each as many")
-        return tuple(tuple(group) for group in raw)
+                self._problem(place, rule, _Said(f"a group with {found}"), "give each as many")
+        return tuple(tuple(map(str, group)) for group in raw)
+
+    def _is_axis(self, place: Place, name: str) -> bool:
+        """Whether an axis is one of the four, or a setting; with a note if not."""
+        settings = [
+            f"{part}.{entry.name}"
+            for part, kind in STAGE_SETTINGS.items()
+            for entry in fields(kind)
+        ]
+        names = [*AXES, *SHORT_AXES, *settings]
+        if name in names:
+            return True
+        near = difflib.get_close_matches(name[:_MOST_SHOWN], names, n=1)
+        way_out = f"did you mean {near[0]!r}?" if near else f"axes: {', '.join(AXES)} or a setting"
+        rule = "an axis must be known, or a setting such as cell.form"
+        self._problem(place, rule, name, way_out)
+        return False
 
     def _axis_value(
         self,
         place: Place,
         name: str,
         value: object,
-        known: Mapping[str, Sequence[str]],
+        known: Mapping[str, Mapping[str, object]],
         stages: Mapping[str, Any],
     ) -> None:
         if name in known:
-            if value not in known[name]:
-                self._unknown(place, value, known[name], name)
+            if not _is_in(value, known[name]):
+                self._unknown(place, value, list(known[name]), name)
         elif name == "seed":
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 self._problem(
                     place, "a seed must be a whole number from 0", value, "for example 0"
                 )
         else:
-            section, _, setting = SHORT_AXES.get(str(name), str(name)).partition(".")
-            settings = [
-                f"{part}.{entry.name}"
-                for part, kind in STAGE_SETTINGS.items()
-                for entry in fields(kind)
-            ]
-            names = [*SHORT_AXES, *settings]
-            if name not in names:
-                near = difflib.get_close_matches(str(name), [*AXES, *names], n=1)
-                way_out = (
-                    f"did you mean {near[0]!r}?"
-                    if near
-                    else f"axes: {', '.join(AXES)} or a setting"
-                )
-                self._problem(
-                    place[:2],
-                    "an axis must be known, or a setting such as cell.form",
-                    name,
-                    way_out,
-                )
-                return
-            self._parsed(
-                place, type(stages[section]), {**_as_dict(stages[section]), setting: value}
-            )
+            section, _, setting = SHORT_AXES.get(name, name).partition(".")
+            base = _as_dict(stages[section])
+            self._parsed(place, type(stages[section]), {**base, setting: value})
+
+    def _included(
+        self,
+        place: Place,
+        cell: Mapping[str, Any],
+        known: Mapping[str, Mapping[str, object]],
+        stages: Mapping[str, Any],
+    ) -> None:
+        """Hold a cell to include against the same rules as the values of axes."""
+        changed: dict[str, dict[str, Any]] = {}
+        for name, value in cell.items():
+            if name in AXES:
+                self._axis_value((*place, name), name, value, known, stages)
+            else:
+                section, _, setting = SHORT_AXES.get(name, name).partition(".")
+                changed.setdefault(section, {})[setting] = value
+        for section, values in changed.items():
+            base = _as_dict(stages[section])
+            self._parsed(place, type(stages[section]), {**base, **values})
 
     def _cells(
         self,
         key: str,
-        raw: object,
         axes: Sequence[Axis],
-        known: Mapping[str, Sequence[str]],
+        known: Mapping[str, Mapping[str, object]],
+        stages: Mapping[str, Any],
     ) -> tuple[Mapping[str, Any], ...]:
+        raw = self.file.sweep.get(key)
         if raw is None:
             return ()
         if not isinstance(raw, list) or not all(isinstance(cell, dict) for cell in raw):
@@ -682,34 +803,66 @@ class _Reader:
         names = [axis.name for axis in axes]
         found: list[Mapping[str, Any]] = []
         for index, cell in enumerate(raw):
-            choices = _choices(cell, axes if key == "exclude" else ())
-            found += [
-                dict(zip(choices, values, strict=True))
-                for values in itertools.product(*choices.values())
-            ]
-            for name, values in choices.items():
-                if name not in names:
-                    self._unknown((key, index, name), name, names, f"an axis in {key}")
-                for value in values if name in names and name in known else ():
-                    if value not in known[name]:
-                        self._unknown((key, index, name), value, known[name], name)
+            place: Place = (key, index)
+            unknown = [name for name in cell if name not in names]
+            for name in unknown:
+                self._unknown((*place, name), name, names, f"an axis in {key}")
             missing = [name for name in names if name not in cell]
             if key == "include" and missing:
                 rule = "a cell to include must name every axis"
-                self._problem((key, index), rule, cell, f"add {', '.join(missing)}")
+                self._problem(place, rule, cell, f"add {', '.join(missing)}")
+            elif key == "include" and not unknown:
+                self._included(place, cell, known, stages)
+            if key == "include":
+                found.append(cell)
+            else:
+                found += self._excluded(place, cell, axes, known, len(found))
         return tuple(found)
 
-    def _split_contents(self, split: object, axes: Sequence[Axis]) -> dict[str, str]:
+    def _excluded(
+        self,
+        place: Place,
+        cell: Mapping[str, Any],
+        axes: Sequence[Axis],
+        known: Mapping[str, Mapping[str, object]],
+        n_before: int,
+    ) -> list[Mapping[str, Any]]:
+        """The cells that an exclude stands for, its lists written out."""
+        choices = _choices(cell, axes)
+        for name, values in choices.items():
+            for value in values if name in known else ():
+                if not _is_in(value, known[name]):
+                    self._unknown((*place, name), value, list(known[name]), name)
+        n_cells = n_before + math.prod(len(values) for values in choices.values())
+        if n_cells > MOST_EXCLUDES:
+            rule = f"excludes must name at most {MOST_EXCLUDES} cells, lists written out"
+            self._problem(place, rule, n_cells, "shorten the axes of the grid instead")
+            return []
+        return [
+            dict(zip(choices, values, strict=True))
+            for values in itertools.product(*choices.values())
+        ]
+
+    def _split_contents(
+        self, split: object, axes: Sequence[Axis], include: Sequence[Mapping[str, Any]]
+    ) -> dict[str, str]:
         """Hash the split files, so that content and not path is part of every key."""
         assert isinstance(split, SplitSettings)
-        files = {split.file: ("stages", "split", "file")} if split.file else {}
+        named: list[tuple[object, Place]] = [(split.file, ("stages", "split", "file"))]
         for axis in axes:
-            if axis.name == "split.file":
-                files |= {value: ("grid", axis.name) for value in axis.values if value}
-        contents = {}
-        for name, place in files.items():
+            if axis.name == _SPLIT_FILE:
+                named += [(value, ("grid", axis.name)) for value in axis.values]
+        for index, cell in enumerate(include):
+            named.append((cell.get(_SPLIT_FILE), ("include", index, _SPLIT_FILE)))
+        contents: dict[str, str] = {}
+        for name, place in named:
+            if not isinstance(name, str) or not name or name in contents:
+                continue
+            path = self._path(place, name)
+            if path is None:
+                continue
             try:
-                contents[name] = content_hash(read_split_file(self.file.path.parent / name))
+                contents[name] = content_hash(read_split_file(Path(path)))
             except ConfigError as error:
                 self._problem(place, "the split file must be readable", str(error), "correct it")
         return contents
@@ -741,18 +894,31 @@ class _Reader:
             )
         elif kind == "value_error":
             rule, _, value = str(detail["ctx"]["error"]).rpartition(", got ")
-            self._problem(self._key_named(place, rule), rule, "a value of " + value, "correct it")
+            named = self._key_named(where, rule)
+            self._problem(named, rule, _Said("a value of " + value), "correct it")
         else:
             rule = detail["msg"].removeprefix("Input should be ").replace("valid ", "")
             rule = rule.replace("a integer", "a whole number")
-            self._problem(
-                where, f"{name or _label(place)} must be {rule}", given, "correct the value"
-            )
+            way_out = "correct the value"
+            if kind == "string_type" and where in self.file.unquoted:
+                way_out = needs_quotes(self.file.unquoted[where])
+            self._problem(where, f"{name or _label(place)} must be {rule}", given, way_out)
 
     def _key_named(self, place: Place, rule: str) -> Place:
         """The key that a rule begins with, if the file has it there."""
         named = (*place, rule.split(" ", 1)[0])
         return named if named in self.file.lines else place
+
+
+class _Said(str):
+    """A value in words: it is shown as it is."""
+
+    __slots__ = ()
+
+
+def _is_in(value: object, names: Mapping[str, object]) -> bool:
+    """Whether a value of the file is one of some names."""
+    return isinstance(value, str) and value in names
 
 
 def _choices(cell: Mapping[str, Any], axes: Sequence[Axis]) -> dict[str, list[Any]]:

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from iac_core.errors import ConfigError
 from orchestrator.confirmed import DICE_LOSS, is_feasible
 from orchestrator.expand import is_on_cell
+from orchestrator.names import MOST_LETTERS
 from orchestrator.recorded import grid_cells
 from orchestrator.session import Session, tables
 from orchestrator.study import cells_judged_on, open_storage, proposal_again, study_of
@@ -19,6 +20,7 @@ from orchestrator.study_settings import check_study
 from orchestrator.sweep_file import read_sweep_file, sweep_text
 from workers.job import plain
 
+_ENDING = "_tuned"
 TUNED = "tuned"
 """Name of the tuned pruner in the new file; numbered if there is one already."""
 
@@ -122,7 +124,7 @@ def export_study(session: Session, into: Path | None, number: int | None) -> Exp
     kind = _type_of(session, proposal.pruner)
     data: dict[str, Any] = copy.deepcopy(dict(read_sweep_file(old).sweep))
     data.pop("study")
-    data["name"] = f"{session.spec.name}_tuned"
+    data["name"] = f"{session.spec.name[: MOST_LETTERS - len(_ENDING)]}{_ENDING}"
     arms = data["grid"]["pruner"]
     arm = next(
         name

@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 from types import ModuleType
@@ -23,6 +23,22 @@ DIRECTIONS: dict[str, str] = {
 """What a study may optimise, all of it on validation patients, and which way."""
 
 _TRIALS_OF_A_REHEARSAL = 3
+_LARGEST_DRAWN = 1e9
+_MOST_DRAWN = 100_000
+"""Numbers that a range with a step has: Optuna's samplers may list them all."""
+_LARGEST_OPTION = 10_000
+"""Of a number among the options of a sampler or pruner: sizes of populations and the like."""
+_FAULTS_OF_OPTUNA = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    AssertionError,
+    ImportError,
+)
+"""What its samplers and pruners raise when an option, the space or the objectives do not suit."""
 _FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
 
 
@@ -58,10 +74,21 @@ class Range:
     step: int | float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            rule = f"{name} must be from -{_LARGEST_DRAWN:g} to {_LARGEST_DRAWN:g}"
+            require(-_LARGEST_DRAWN <= value <= _LARGEST_DRAWN, rule, value)
         require(self.low < self.high, "low must be below high", (self.low, self.high))
         require(not self.log or self.low > 0, "low must be above 0 with log", self.low)
         require(not self.log or self.step is None, "step must be left out with log", self.step)
         require_positive(step=self.step)
+        step = 1 if self.step is None and self.is_whole else self.step
+        n_values = None if step is None else (self.high - self.low) / step
+        require(
+            n_values is None or n_values <= _MOST_DRAWN,
+            f"low, high and step must leave at most {_MOST_DRAWN} values",
+            (self.low, self.high, step),
+        )
 
     @property
     def is_whole(self) -> bool:
@@ -151,7 +178,7 @@ class StudySettings:
                     trial = study.ask()
                     draw(trial, self)
                     study.tell(trial, [float(number)] * len(self.objectives))
-        except (TypeError, ValueError, NotImplementedError) as error:
+        except _FAULTS_OF_OPTUNA as error:
             rule = f"sampler must suit objectives and space: {error}"
             require(False, rule, self.sampler.name)
         finally:
@@ -213,6 +240,9 @@ class TunedSettings:
     study: str
     trial: int
     judged_on: Mapping[str, tuple[Any, ...]]
+
+    def __post_init__(self) -> None:
+        require_at_least(0, trial=self.trial)
 
 
 def draw(trial: "optuna.trial.BaseTrial", settings: StudySettings) -> tuple[str, dict[str, Any]]:
@@ -298,6 +328,17 @@ def _distribution(values: Range | Choices) -> "optuna.distributions.BaseDistribu
     return FloatDistribution(values.low, values.high, log=values.log, step=values.step)
 
 
+def _numbers(value: object) -> Iterator[float]:
+    """Yield every number in an option."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for entry in value:
+            yield from _numbers(entry)
+    elif isinstance(value, int | float):
+        yield value
+
+
 def _check_named(field_name: str, wanted: NamedOptions, module: ModuleType, base: type) -> None:
     """Hold the name and the options of something of Optuna's against what it has."""
     known = [
@@ -316,11 +357,15 @@ def _check_named(field_name: str, wanted: NamedOptions, module: ModuleType, base
             f"{field_name}.options must be arguments of {wanted.name} ({', '.join(parameters)})",
             option,
         )
+        for number in _numbers(wanted.options[option]):
+            is_small = option == "seed" or abs(number) <= _LARGEST_OPTION
+            rule = f"{field_name}.options.{option} must be at most {_LARGEST_OPTION}"
+            require(is_small, rule, number)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             kind(**wanted.options)
-    except (TypeError, ValueError) as error:
+    except _FAULTS_OF_OPTUNA as error:
         require(
             False, f"{field_name}.options must suit {wanted.name}: {error}", dict(wanted.options)
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from iac_core.errors import ConfigError
+from orchestrator.file_paths import written_out
 from orchestrator.spec import SweepSpec
 
 _PACKAGES = ("addresses", "files", "iac_core", "workers", "results", "orchestrator")
@@ -189,14 +190,15 @@ def bundle(spec: SweepSpec, folder: Path) -> None:
             shutil.copyfile(path, target)
     shutil.copyfile(spec.path, folder / _SWEEP)
     for name in spec.split_contents:
-        target = (folder / name).resolve()
+        source = written_out(name)
+        target = (folder / source).resolve()
         if not target.is_relative_to(folder.resolve()):
             raise ConfigError(
                 f"{spec.path}: a split file must lie below the sweep file to be uploaded, got "
                 f"{name}; move it there"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(spec.path.parent / name, target)
+        shutil.copyfile(spec.path.parent / source, target)
     mib = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
     if mib > _MOST_UPLOAD_MIB:
         raise ConfigError(

@@ -1,17 +1,13 @@
-"""Read a sweep file: plain data, and the line of every key. The only file that imports yaml."""
+"""Read a sweep file: plain data within limits, and the line of every key."""
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
-
+from iac_core.bounded_yaml import KEY_RULE, Built, Place, build, compose, read_text, write
 from iac_core.errors import ConfigError
 from iac_core.registry import did_you_mean
-
-Place = tuple[str | int, ...]
 
 CLUSTER_KEYS: tuple[str, ...] = (
     "cluster_name",
@@ -42,19 +38,9 @@ CLUSTER_KEYS: tuple[str, ...] = (
 )
 """Root keys of Ray's cluster launcher file, which a sweep file also is."""
 
-
-class _Loader(yaml.SafeLoader):
-    """Safe loading with numbers such as ``3e-3``, which YAML 1.1 takes for text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+_SWEEP: Place = ("metadata", "sweep")
+_MOST_SHOWN = 60
+T = TypeVar("T")
 
 
 def sweep_text(sweep: Mapping[str, Any]) -> str:
@@ -63,19 +49,7 @@ def sweep_text(sweep: Mapping[str, Any]) -> str:
     Args:
         sweep: What stands under ``metadata.sweep``.
     """
-    return str(yaml.safe_dump({"metadata": {"sweep": sweep}}, sort_keys=False, allow_unicode=True))
-
-
-def read_scalar(text: str) -> Any:  # noqa: ANN401 - what YAML reads: text, number, truth, nothing
-    """Return one value as a sweep file would read it.
-
-    Raises:
-        ConfigError: If it is no YAML.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"a value must be YAML, got {text!r}; quote it") from error
+    return write({"metadata": {"sweep": sweep}})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +60,13 @@ class SweepFile:
         path: The file.
         sweep: What stands under ``metadata.sweep``.
         lines: Path of keys and positions below ``metadata.sweep`` → line, from 1.
+        unquoted: Path of a value that is no text → how the file writes it, such as ``no``.
     """
 
     path: Path
     sweep: dict[str, Any]
     lines: dict[Place, int]
+    unquoted: dict[Place, str] = field(default_factory=dict)
 
     def line(self, place: Place) -> int:
         """Return the line of a place, or of the nearest place above it."""
@@ -103,35 +79,46 @@ class SweepFile:
 def read_sweep_file(path: Path) -> SweepFile:
     """Read a file whose ``metadata.sweep`` is a sweep.
 
+    Ray's part of the file is only held to be YAML without a key that stands twice.
+
     Raises:
-        ConfigError: If the file is missing or no YAML, a key stands twice, a root key is neither
-            Ray's nor ``metadata``, or there is no sweep. The message starts with file and line.
+        ConfigError: If the file cannot be read, is no UTF-8, too large, no YAML or nested too
+            deeply, a key stands twice, a root key is neither Ray's nor ``metadata``, the sweep
+            holds something else than plain data, or there is no sweep. Every line of the message
+            starts with file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: the sweep file must exist, got {error.strerror}") from error
-    try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
-        data = loader.construct_document(root) if root is not None else None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
+    root = compose(read_text(path, what="sweep file"), str(path))
+    built = Built() if root is None else build(root, str(path))
+    _check_values(built)
+    if not isinstance(built.value, dict):
         raise ConfigError(
-            f"{path}:{line}: a sweep file must be YAML, got: {error.problem}; mend this line"
-        ) from error
-    if not isinstance(data, dict):
-        raise ConfigError(
-            f"{path}:1: a sweep file must be a mapping with metadata.sweep, got {data!r}"
+            f"{path}:1: a sweep file must be a mapping with metadata.sweep, got "
+            f"{repr(built.value)[:_MOST_SHOWN]}; see sweeps/README.md"
         )
-    assert root is not None, "a mapping comes from a node"
-    lines = dict(_lines(root, (), path))
-    _check_root(path, data, lines)
-    sweep = data["metadata"]["sweep"]
-    below = {
-        place[2:]: line for place, line in lines.items() if place[:2] == ("metadata", "sweep")
-    }
-    return SweepFile(path=path, sweep=sweep, lines=below)
+    _check_root(path, built.value, built.lines)
+    return SweepFile(
+        path=path,
+        sweep=built.value["metadata"]["sweep"],
+        lines=_below(built.lines),
+        unquoted=_below(built.unquoted),
+    )
+
+
+def _below(found: Mapping[Place, T]) -> dict[Place, T]:
+    """What lies in the sweep, its places counted from there."""
+    n = len(_SWEEP)
+    return {place[n:]: value for place, value in found.items() if place[:n] == _SWEEP}
+
+
+def _check_values(built: Built) -> None:
+    """Refuse what no sweep may hold, every fault at once."""
+    faults = [
+        str(fault.problem)
+        for fault in built.faults
+        if fault.place[:1] in ((), _SWEEP[:1]) or fault.problem.rule == KEY_RULE
+    ]
+    if faults:
+        raise ConfigError("\n".join(dict.fromkeys(faults)))
 
 
 def _check_root(path: Path, data: dict[str, Any], lines: dict[Place, int]) -> None:
@@ -144,31 +131,11 @@ def _check_root(path: Path, data: dict[str, Any], lines: dict[Place, int]) -> No
         if key not in CLUSTER_KEYS:
             raise ConfigError(
                 f"{path}:{lines[(key,)]}: a root key must be metadata or one of Ray's cluster "
-                f"keys, got {key!r}{did_you_mean(str(key), list(CLUSTER_KEYS))}"
+                f"keys, got {key[:_MOST_SHOWN]!r}{did_you_mean(key, list(CLUSTER_KEYS))}"
             )
     metadata = data.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("sweep"), dict):
         raise ConfigError(
             f"{path}:{lines.get(('metadata',), 1)}: the file must hold a mapping metadata.sweep, "
-            f"got {'none' if not metadata else repr(metadata)[:60]}; see sweeps/README.md"
+            f"got {'none' if not metadata else repr(metadata)[:_MOST_SHOWN]}; see sweeps/README.md"
         )
-
-
-def _lines(node: yaml.Node, place: Place, path: Path) -> Iterator[tuple[Place, int]]:
-    """Yield the line of every key and list entry; refuse a key that stands twice."""
-    if isinstance(node, yaml.MappingNode):
-        seen: dict[str, int] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                raise ConfigError(
-                    f"{path}:{line}: a key must stand once, got {key.value!r} also in line "
-                    f"{seen[key.value]}; remove one of them"
-                )
-            seen[key.value] = line
-            yield (*place, key.value), line
-            yield from _lines(value, (*place, key.value), path)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield (*place, index), value.start_mark.line + 1
-            yield from _lines(value, (*place, index), path)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 
+from results.escaping import visible
+
 mpl.use("Agg")
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", "#000000")
@@ -29,8 +32,11 @@ _OPERATION_COLOURS = {
     "dil_conv_3x3": "#CC79A7",
     "dil_conv_5x5": "#882255",
 }
+_MOST_LETTERS = 40
+_MOST_TITLE = 140
 _STYLE = {
     "svg.hashsalt": "iac",
+    "text.parse_math": False,  # names may hold a dollar sign
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
@@ -52,7 +58,10 @@ def _figure(width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
 
 def _svg(figure: Figure, **options: Any) -> str:  # noqa: ANN401 - matplotlib's own
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, **options)
+    with warnings.catch_warnings():  # letters that the font lacks are drawn as boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        warnings.filterwarnings("ignore", "constrained_layout not applied")
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, **options)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
@@ -146,7 +155,7 @@ def dice_against_seconds(jobs: pd.DataFrame, column: str = "test_dice") -> str:
                         own[column].astype(float),
                         marker=marker,
                         color=_COLOURS[pruners.index(pruner) % len(_COLOURS)],
-                        label=f"{' · '.join(map(str, names))} · {pruner}",
+                        label=_joined([*names, pruner]),
                         s=34,
                     )
         seconds = searched["search_s"].astype(float)
@@ -181,7 +190,7 @@ def leading_operations(curves: pd.DataFrame) -> str:
                 colour, shown = colours[str(pruner)], line.sort_values("epoch")
                 axis.plot(shown["epoch"] + 1, 100 * shown["chance"], color=colour, lw=1, ls="--")
                 axis.plot(shown["epoch"] + 1, 100 * shown["share"], color=colour, lw=1.6)
-            axis.set_title(" · ".join(map(str, names)))
+            axis.set_title(_joined(names))
             axis.set_xscale("log")
             axis.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
             axis.tick_params(labelbottom=True)  # a panel below may be missing
@@ -191,7 +200,9 @@ def leading_operations(curves: pd.DataFrame) -> str:
             axis.set_visible(False)
         figure.supxlabel("epochs of search", fontsize=9)
         figure.supylabel("final operations in the top 3 (%)", fontsize=9)
-        handles = [Line2D([], [], color=colours[pruner], label=pruner) for pruner in pruners]
+        handles = [
+            Line2D([], [], color=colours[pruner], label=_joined([pruner])) for pruner in pruners
+        ]
         handles.append(Line2D([], [], color="#666666", lw=1, ls="--", label="by chance"))
         figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
     return out[0]
@@ -212,7 +223,7 @@ def cell_drawing(genotype: str, title: str) -> str:
     last = 1.6 + 1.9 * n_nodes
     with _figure(9, 3.2) as (figure, out):
         axis = figure.subplots()
-        axis.set_title(title, loc="left")
+        axis.set_title(visible(title)[:_MOST_TITLE], loc="left")
         for source, target, operation in edges:
             _draw_edge(axis, places[source], places[target], operation, source, target)
         for node in range(2, 2 + n_nodes):
@@ -302,8 +313,15 @@ def _draw_jsd(axis: Axes, part: pd.DataFrame, events: pd.DataFrame) -> None:
         axis.set_ylim(bottom=1e-6)  # an edge with one operation left has none
     axis.set_xlabel("epoch")
     axis.set_ylabel("JSD (bits)")
-    axis.set_title(
-        f"{first['dataset']} · {first['backbone']} · {first['pruner']} · seed {first['seed']}"
+    names = [first[name] for name in ("dataset", "backbone", "pruner")]
+    axis.set_title(_joined([*names, f"seed {first['seed']}"]))
+
+
+def _joined(names: Sequence[object]) -> str:
+    """Names as a label, each cut where it would leave no room for what is drawn."""
+    parts = [visible(name) for name in names]
+    return " · ".join(
+        part if len(part) <= _MOST_LETTERS else f"{part[: _MOST_LETTERS - 1]}…" for part in parts
     )
 
 

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from results.comparison import claims_table, with_verdicts
 from results.comparison_section import comparison_sections, p_value
 from results.declared import Declaration
 from results.early_decision import early_decision_curves, early_decision_section
+from results.escaping import escape_latex, escape_markdown, file_name, visible
 from results.figures import (
     cell_drawing,
     dice_against_seconds,
@@ -43,27 +44,6 @@ from results.transfer import TunedArm, transfer_table
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_CELLS = 12
 _PRUNER_ORDER = ("no_cell", "no_cell_longer", "random", "none")
-_LATEX_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "—": "---",
-    "–": "--",
-    "·": r"$\cdot$",
-    "κ": r"$\kappa$",
-    "τ": r"$\tau$",
-    "−": r"$-$",
-    "<": r"$<$",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -501,7 +481,7 @@ def _illustrations(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> li
         own = part[part["job_id"] == first["job_id"]]
         found.append(
             Illustration(
-                name=f"importance_{pruner}",
+                name=file_name(f"importance_{pruner}"),
                 caption="Importance of the operations on each edge, "
                 f"{_search_name(first, dead)}. A line ends where its operation was removed.",
                 svg=importance_trajectories(own),
@@ -517,7 +497,7 @@ def _illustrations(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> li
         )
         found.append(
             Illustration(
-                name=f"cell_{job['job_id']}",
+                name=file_name(f"cell_{job['job_id']}"),
                 caption=f"Cell of {title}{shown}.",
                 svg=cell_drawing(str(job["genotype"]), title),
             )
@@ -545,24 +525,31 @@ def _search_name(row: pd.Series, dead: Collection[str]) -> str:
     return f"{name} · {DEAD}" if row["job_id"] in dead else name
 
 
-def escape_latex(text: object) -> str:
-    r"""Return text that LaTeX prints as it is.
+class _Ready(str):
+    """Text that is escaped already."""
 
-    Examples:
-        >>> escape_latex("no_cell ± 5 %")
-        'no\\_cell $\\pm$ 5 \\%'
-    """
-    return "".join(_LATEX_SPECIAL.get(letter, letter) for letter in str(text))
+    __slots__ = ()
 
 
 def _environment() -> dict[str, jinja2.Environment]:
+    """An environment for each format; whatever a template prints is escaped, once."""
     loader = jinja2.FileSystemLoader(_TEMPLATES)
     common = {"loader": loader, "trim_blocks": True, "lstrip_blocks": True}
-    html = jinja2.Environment(autoescape=True, **common)  # type: ignore[arg-type]
+    html = jinja2.Environment(
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else visible(value),
+        **common,  # type: ignore[arg-type]
+    )
     html.filters["svg"] = _inline_svg
-    markdown = jinja2.Environment(autoescape=False, **common)  # type: ignore[arg-type]
+    markdown = jinja2.Environment(
+        autoescape=False,
+        finalize=_once(escape_markdown),
+        **common,  # type: ignore[arg-type]
+    )
+    markdown.filters["row"] = _row(escape_markdown, " | ")
     latex = jinja2.Environment(
         autoescape=False,
+        finalize=_once(escape_latex),
         block_start_string="<%",
         block_end_string="%>",
         variable_start_string="<<",
@@ -571,8 +558,16 @@ def _environment() -> dict[str, jinja2.Environment]:
         comment_end_string="#>",
         **common,  # type: ignore[arg-type]
     )
-    latex.filters["tex"] = escape_latex
+    latex.filters["row"] = _row(escape_latex, " & ")
     return {"html": html, "markdown": markdown, "latex": latex}
+
+
+def _once(escape: Callable[[object], str]) -> Callable[[object], str]:
+    return lambda value: value if isinstance(value, _Ready) else escape(value)
+
+
+def _row(escape: Callable[[object], str], between: str) -> Callable[[Iterable[object]], _Ready]:
+    return lambda values: _Ready(between.join(map(escape, values)))
 
 
 def _inline_svg(figure: Illustration) -> Markup:

@@ -16,7 +16,7 @@ from iac_core.backbones.interface import (
     keep_skip,
     recorded_sites,
 )
-from iac_core.config import require
+from iac_core.config import require_levels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,7 @@ class DynUNetSettings:
     residual: bool = False
 
     def __post_init__(self) -> None:
-        require(len(self.filters) >= 3, "filters must name at least three levels", self.filters)
-        require(min(self.filters) >= 1, "filters must be at least 1", self.filters)
+        require_levels(1, at_least=3, filters=self.filters)
 
     @property
     def n_skips(self) -> int:

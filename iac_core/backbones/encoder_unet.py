@@ -17,7 +17,7 @@ from iac_core.backbones.encoders import (
 )
 from iac_core.backbones.interface import Adapter, SkipSite, fit_to, keep_skip, recorded_sites
 from iac_core.backbones.unet import double_conv
-from iac_core.config import require, require_at_least, require_positive
+from iac_core.config import require, require_at_least, require_levels, require_positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +29,7 @@ class ResidualUNetSettings:
     n_blocks: int = 1
 
     def __post_init__(self) -> None:
-        require(len(self.widths) >= 2, "widths must name at least two levels", self.widths)
-        require(min(self.widths) >= 1, "widths must be at least 1", self.widths)
+        require_levels(1, at_least=2, widths=self.widths)
         require_at_least(1, n_blocks=self.n_blocks)
 
     @property
@@ -53,13 +52,13 @@ class VggUNetSettings:
     n_convolutions: tuple[int, ...] = (2, 2, 3, 3, 3)
 
     def __post_init__(self) -> None:
-        require(len(self.widths) >= 2, "widths must name at least two levels", self.widths)
-        require(min(self.widths) >= 1, "widths must be at least 1", self.widths)
+        require_levels(1, at_least=2, widths=self.widths)
         require(
-            len(self.n_convolutions) == len(self.widths) and min(self.n_convolutions) >= 1,
+            len(self.n_convolutions) == len(self.widths),
             "n_convolutions must name at least 1 for each of the widths",
             self.n_convolutions,
         )
+        require_levels(1, at_least=2, n_convolutions=self.n_convolutions)
 
     @property
     def n_skips(self) -> int:
@@ -83,10 +82,11 @@ class MobileNetV2UNetSettings:
     def __post_init__(self) -> None:
         require_positive(width_factor=self.width_factor)
         require(
-            len(self.decoder_channels) == 4 and min(self.decoder_channels) >= 1,
+            len(self.decoder_channels) == 4,
             "decoder_channels must name four levels of at least 1 channel",
             self.decoder_channels,
         )
+        require_levels(1, at_least=4, decoder_channels=self.decoder_channels)
 
     @property
     def n_skips(self) -> int:

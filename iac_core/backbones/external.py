@@ -42,6 +42,12 @@ class SkipArgument:
     argument: int | str = 1
     upsampled: int | str = 0
 
+    def __post_init__(self) -> None:
+        for name in ("argument", "upsampled"):
+            value = getattr(self, name)
+            if isinstance(value, int):
+                require_at_least(0, **{name: value})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalSettings:

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from iac_core.backbones.encoder_weights import check_encoder_weights, load_encoder_weights
 from iac_core.backbones.interface import Adapter, SkipSite, fit_to, keep_skip, recorded_sites
-from iac_core.config import require
+from iac_core.config import require, require_levels
+
+ENCODERS: tuple[str, ...] = (
+    *(f"resnet{n}" for n in (10, 18, 34, 50, 101, 152, 200)),
+    *(f"efficientnet-b{n}" for n in range(9)),
+    "efficientnet-l2",
+)
+"""Encoders of MONAI's FlexibleUNet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,15 +39,16 @@ class FlexibleUNetSettings:
 
     def __post_init__(self) -> None:
         require(
-            self.encoder.startswith(("resnet", "efficientnet-")),
-            "encoder must be a resnet or efficientnet of MONAI's FlexibleUNet",
+            self.encoder in ENCODERS,
+            f"encoder must be one of MONAI's {', '.join(ENCODERS)}",
             self.encoder,
         )
         require(
-            len(self.decoder_channels) == 5 and min(self.decoder_channels) >= 1,
+            len(self.decoder_channels) == 5,
             "decoder_channels must name five levels of at least 1 channel",
             self.decoder_channels,
         )
+        require_levels(1, at_least=5, decoder_channels=self.decoder_channels)
         check_encoder_weights(self.encoder_weights, self.encoder_weights_sha256)
 
     @property

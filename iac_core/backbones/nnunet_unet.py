@@ -22,7 +22,7 @@ from iac_core.backbones.interface import (
     keep_skip,
     recorded_sites,
 )
-from iac_core.config import require_at_least, require_positive
+from iac_core.config import require, require_at_least, require_positive
 from iac_core.errors import ConfigError
 from iac_core.seeding import derive_seed
 
@@ -30,6 +30,7 @@ _PARTS = ("stages", "transpconvs", "seg_layers")
 
 
 _MOST_SKIPS = 10
+_MOST_LETTERS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,10 @@ class NnunetSettings:
             batch_size=self.batch_size,
         )
         require_positive(gpu_memory_gb=self.gpu_memory_gb)
+        for name in ("planner", "trainer"):  # parts of folder names of nnU-Net
+            value = getattr(self, name)
+            is_name = value.isidentifier() and len(value) <= _MOST_LETTERS
+            require(is_name, f"{name} must be the name of a class of nnU-Net", value)
 
     @property
     def n_skips(self) -> int:

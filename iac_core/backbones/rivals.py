@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from iac_core.backbones.interface import Adapter, SkipSite, fit_to, keep_skip, run_padded
 from iac_core.backbones.unet3plus import UNet3Plus
-from iac_core.config import require, require_at_least
+from iac_core.config import require, require_at_least, require_levels
 
 _FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
 
@@ -88,6 +88,7 @@ class SegResNetSettings(_Rival):
         require(
             self.width >= 8 and self.width % 8 == 0, "width must be a multiple of 8", self.width
         )
+        require_at_least(8, width=self.width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ class SwinUNETRSettings(_Rival):
         require(
             self.width >= 12 and self.width % 12 == 0, "width must be a multiple of 12", self.width
         )
-        require_at_least(1, window=self.window)
+        require_at_least(1, width=self.width, window=self.window)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,8 @@ class UNETRSettings(_Rival):
         require(
             self.size >= 16 and self.size % 16 == 0, "size must be a multiple of 16", self.size
         )
-        require_at_least(1, width=self.width, n_heads=self.n_heads)
+        require_at_least(1, width=self.width, n_heads=self.n_heads, hidden=self.hidden)
+        require_at_least(16, size=self.size)
         require(
             self.hidden % self.n_heads == 0, "hidden must be a multiple of n_heads", self.hidden
         )
@@ -246,5 +248,4 @@ def unetr(settings: UNETRSettings, *, n_channels: int, n_classes: int) -> Rival:
 
 
 def _check_widths(widths: tuple[int, ...], *, at_least: int) -> None:
-    require(len(widths) >= at_least, f"widths must name at least {at_least} levels", widths)
-    require(min(widths) >= 1, "widths must be at least 1", widths)
+    require_levels(1, at_least=at_least, widths=widths)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from iac_core.backbones.interface import Adapter, SkipSite, fit_to, keep_skip
-from iac_core.config import require, require_at_least
+from iac_core.config import require_levels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +22,7 @@ class UNetSettings:
     widths: tuple[int, ...] = (32, 64, 128, 256)
 
     def __post_init__(self) -> None:
-        require(len(self.widths) >= 2, "widths must name at least two levels", self.widths)
-        for width in self.widths:
-            require_at_least(1, widths=width)
+        require_levels(1, at_least=2, widths=self.widths)
 
     @property
     def n_skips(self) -> int:

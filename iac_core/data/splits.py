@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from iac_core.bounded_yaml import read_text
 from iac_core.config import SplitSettings
 from iac_core.errors import ConfigError
 from iac_core.registry import did_you_mean
@@ -173,9 +174,10 @@ def read_split_file(path: Path) -> dict[str, list[str]]:
             ``{"train": [...], "validation": [...], "test": [...]}``.
     """
     form = '{"train": [...], "validation": [...], "test": [...]} of patient ids'
+    text = read_text(path, what="split file")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: a split file must be JSON {form}, got {error}") from error
     fits = isinstance(raw, dict) and all(
         isinstance(raw.get(part), list) and all(isinstance(entry, str) for entry in raw[part])

@@ -81,6 +81,7 @@ class ShapleySettings:
             1,
             every_epochs=self.every_epochs,
             min_permutations=self.min_permutations,
+            max_permutations=self.max_permutations,
             n_slices=self.n_slices,
         )
         require_at_least(2 if self.antithetic else 1, min_permutations=self.min_permutations)

@@ -46,12 +46,13 @@ def report(
 ) -> None:
     """Draw tables from MLflow and write the report: Markdown, LaTeX, HTML."""
     from orchestrator.reporting import report_from_tracking, report_sweep
+    from results.escaping import file_name
 
     code = 0
     if sweep is None:
         if tracking_uri is None or experiment is None:
             raise typer.BadParameter("give a sweep file, or --tracking-uri and --experiment")
-        into = (runs or DEFAULT_RUNS) / experiment
+        into = (runs or DEFAULT_RUNS) / file_name(experiment)
         with _or_exit("no report was written"):
             paths = report_from_tracking(tracking_uri, experiment, into)
     else:

@@ -60,7 +60,9 @@ def plan(
         out.print(Text(f"left out: {json.dumps(cell)}"), soft_wrap=True)
     if len(dropped) > _MOST_DROPPED and not jobs:
         out.print(f"… {len(dropped)} cells are left out in all; --jobs lists them.")
-    for size, names in _by_size(kept_feature_sizes(found, KnownRecords(session.store))):
+    for size, names in _by_size(
+        kept_feature_sizes(found, KnownRecords(session.store), where=str(session.spec.path))
+    ):
         total = ""
         if size.n_slices is not None:
             total = f", at most {size.mib_per_slice * size.n_slices:,.0f} MiB"
