@@ -1,9 +1,11 @@
 """Folders that cannot be written or read, and disks that are full: one line and the way out."""
 
 import errno
+import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from iac_core.errors import Problem
@@ -24,6 +26,8 @@ _RULES = {
 }
 _OTHER = "must be usable", "correct the path, or look at the disk"
 _LONGEST_PATH = 500
+_FULL_IN_WORDS = ("database or disk is full", "No space left on device", "os error 28")
+"""What libraries write that raise errors of their own: SQLite, safetensors."""
 _PROBE_BYTES = 2**20
 _FULL_BELOW_BYTES = 2**20
 
@@ -71,7 +75,7 @@ def is_full(error: BaseException) -> bool:
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in FULL:
             return True
-        if "database or disk is full" in str(seen):
+        if any(words in str(seen) for words in _FULL_IN_WORDS):
             return True
         seen = seen.__cause__ or seen.__context__
     return False
@@ -87,6 +91,21 @@ def full_folder(folders: Iterable[Path]) -> Path | None:
         except OSError:
             continue
     return None
+
+
+@contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """Name the folder where a library says in an error of its own that the disk is full.
+
+    Raises:
+        OSError: Then, with the folder.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_full(error) and not isinstance(error, OSError):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise
 
 
 def full_disk(folder: Path | str) -> Problem:

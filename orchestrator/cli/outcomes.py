@@ -20,6 +20,7 @@ from orchestrator.cli.options import (
     opened,
 )
 from orchestrator.consoles import err, out
+from orchestrator.disk import writing_into
 from orchestrator.running import tracking_line
 from orchestrator.session import Session
 from orchestrator.target import DEFAULT_RUNS
@@ -235,9 +236,10 @@ def export(
     from orchestrator.export import export_sweep
 
     session = opened(sweep, data, runs, needs="keys", needs_runs=True)
-    for written in export_sweep(session, into, job or [], program or []):
-        checks = "".join(
-            f", {kind} within {difference:.1e} of the network"
-            for kind, difference in written.differences.items()
-        )
-        out.print(Text(f"{written.label}: {written.folder}{checks}"), soft_wrap=True)
+    with writing_into(into):
+        for written in export_sweep(session, into, job or [], program or []):
+            checks = "".join(
+                f", {kind} within {difference:.1e} of the network"
+                for kind, difference in written.differences.items()
+            )
+            out.print(Text(f"{written.label}: {written.folder}{checks}"), soft_wrap=True)

@@ -18,7 +18,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cluster import this_machine
 from orchestrator.consoles import err, out
-from orchestrator.disk import LEAST_FREE_GIB, free_gib, problem_of
+from orchestrator.disk import LEAST_FREE_GIB, free_gib, problem_of, writing_into
 from orchestrator.live_view import PROGRESS_HEADINGS, plan_table, progress_cells, stage_label
 from orchestrator.plan import failure_groups
 from orchestrator.price import begun_seconds, forecast_of, kept_nodes, time_left
@@ -71,7 +71,8 @@ def run(
         waits_for_machines=wait_for_machines,
     )
     try:
-        code = _run_and_note(session.only(job or []), how)
+        with writing_into(session.runs_dir):
+            code = _run_and_note(session.only(job or []), how)
     except KeyboardInterrupt:
         code = EXIT_STOPPED
     except StoreAwayError:

@@ -212,7 +212,8 @@ def test_a_runs_folder_that_is_read_only_after_a_run_is_one_line(finished_on, ca
 def test_a_disk_that_fills_up_ends_in_words_and_the_same_command_goes_on(
     write_sweep, call, tmp_path
 ):
-    sweep = write_sweep("[no_cell]")
+    # Stages wait for room on their own disk; this is about what the driver writes itself.
+    sweep = write_sweep("[no_cell]", extra="    store: stages\n")
     with small_disk(tmp_path / "runs", "1200k") as runs:
         done = call("run", sweep, "--inline", cwd=tmp_path)
         assert done.code == 1, done
