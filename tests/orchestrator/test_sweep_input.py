@@ -6,7 +6,8 @@ import pytest
 
 from iac_core.errors import ConfigError
 from orchestrator.expand import expand
-from orchestrator.session import tables
+from orchestrator.plan import KnownRecords, kept_feature_sizes
+from orchestrator.session import open_sweep, tables
 from orchestrator.spec import MOST_EXCLUDES, MOST_JOBS, SweepError, load_sweep
 
 GOOD = """\
@@ -242,3 +243,11 @@ def test_thousands_of_excludes_take_no_longer_than_a_few(tmp_path):
     spec = load(tmp_path, text.replace("    resources", f"    exclude:\n{cells}    resources"))
     found = expand(spec)
     assert len(found.jobs) == 2 * 3 * n - 2 * 2 * (n - 1)
+
+
+def test_a_network_that_cannot_take_the_slices_is_an_error_of_the_plan(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(changed("widths: [32, 64]", f"widths: [{', '.join(['8'] * 12)}]"))
+    session = open_sweep(path, {}, tmp_path / "runs", needs_data=False)
+    with pytest.raises(ConfigError, match=r"^f: the backbone wide must suit slices of"):
+        kept_feature_sizes(session.plan(), KnownRecords(session.store), where="f")
