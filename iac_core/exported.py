@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from files.writing import whole_path, write_text
 from iac_core.backbones.external import External, SkipArgument
 from iac_core.backbones.interface import Backbone
 from iac_core.backbones.nnunet_unet import NnunetUNet
@@ -225,8 +226,9 @@ def write_export(
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
     }
     cells = {name: value for name, value in state.items() if not name.startswith(_BACKBONE_PREFIX)}
-    save_file(cells, folder / CELLS)
-    save_file(_without_doubles(state), folder / NETWORK)
+    for name, tensors in ((CELLS, cells), (NETWORK, _without_doubles(state))):
+        with whole_path(folder / name) as temporary:
+            save_file(tensors, temporary)
     whole = {
         "schema": SCHEMA_VERSION,
         "genotype": json.loads(genotype.to_json()),
@@ -241,7 +243,7 @@ def write_export(
         ],
         **description,
     }
-    (folder / DESCRIPTION).write_text(json.dumps(whole, indent=1), encoding="utf-8")
+    write_text(folder / DESCRIPTION, json.dumps(whole, indent=1))
 
 
 def write_program(

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from files.writing import write_text
 from iac_core.config import DatasetOptions
 from iac_core.errors import ConfigError, DataError, IacError, Problem
 from iac_core.registry import did_you_mean
@@ -45,6 +46,7 @@ from orchestrator.session import Session, open_sweep, tables
 from orchestrator.spec import DatasetSettings, SweepError, load_sweep
 from orchestrator.study_settings import StudySettings
 from results.errors import ResultsError
+from workers.stage_store import StageStore
 
 if TYPE_CHECKING:
     from orchestrator.doctor import Finding
@@ -376,7 +378,7 @@ def replay(
         out.print(f"{missing} of {len(cells)} full searches are not finished and left out.")
     session.run_dir.mkdir(parents=True, exist_ok=True)
     path = session.run_dir / "replay.csv"
-    table.to_csv(path, index=False)
+    write_text(path, table.to_csv(index=False))
     out.print(Text(f"every cell   {path}"), soft_wrap=True)
 
 
@@ -477,6 +479,12 @@ def doctor(
     address: Annotated[
         str, typer.Option(envvar="RAY_ADDRESS", help="That cluster; the one of this machine.")
     ] = "auto",
+    store: Annotated[
+        bool, typer.Option("--store", help="Also compare every stored file with its checksum.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set damaged stages aside: the next run makes them.")
+    ] = False,
 ) -> None:
     """Look at versions, devices, disk, tracking and data folders: ok, or the way out."""
     from orchestrator.doctor import examine
@@ -491,6 +499,11 @@ def doctor(
         uri = session.tracking_uri
         folders = {name: session.spec.datasets[name] for name in session.sources}
     is_fine = _show(examine(runs, uri, folders))
+    if store or repair:
+        from orchestrator.store_care import examine_store
+
+        stages = StageStore(runs / "store") if sweep is None else session.store
+        is_fine &= _show(examine_store(stages, repairs=repair))
     if cluster:
         from orchestrator.nodes import examine_nodes
         from orchestrator.ray_executor import RayExecutor

@@ -20,6 +20,7 @@ from orchestrator.price import forecast_of, keep_nodes
 from orchestrator.resources import ResourceSettings
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
 from orchestrator.session import Session
+from orchestrator.store_care import clean_up
 
 if TYPE_CHECKING:
     from orchestrator.tracking import BackgroundTracker
@@ -57,6 +58,7 @@ def run_session(session: Session, how: RunOptions) -> bool:
     from orchestrator.reporting import note_declaration, open_tracking, report_if_stale
     from orchestrator.tracking import FinishedJob
 
+    clean_up(session)
     found = session.plan()
     out.print(f"{session.spec.name}: {len(found.states)} jobs")
     out.print(plan_table(found))

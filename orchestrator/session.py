@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from files.encoding import to_json
+from files.reading import names_in, value_or_none
 from iac_core.backbones import BACKBONES
 from iac_core.data import DATASETS, open_dataset
 from iac_core.data.check import check_dataset
@@ -92,6 +94,7 @@ class Session:
             resources=self.spec.resources,
             has_gpus=has_gpus,
             tries_quarantined=tries_quarantined,
+            collected=names_in(self.run_dir / "tables" / "runs"),
         )
 
     @property
@@ -175,7 +178,7 @@ def _open_store(spec: SweepSpec, runs_dir: Path, *, needs_data: bool) -> StageSt
         root = Path(root).absolute()
     try:
         store = StageStore(root)
-        store.place.check(writes=needs_data)
+        store.check(writes=needs_data)
     except ConfigError as error:
         found = _problems_of_folders(spec.datasets) if needs_data else []
         raise SweepError([_as_problem(error, spec, "store"), *found]) from error
@@ -230,11 +233,14 @@ def _checked(
 ) -> tuple[Problem, ...]:
     """Every problem of the volumes; a folder that was found clean is not read again."""
     note = f"checks/{settings.layout}-{found}.json"
-    if store.place.read(note) is not None:
+    raw, name = store.place.read(note), f"{store.root}/{note}"
+    if raw is not None and value_or_none(raw, dict, name=name) is not None:
         return ()
     summary = check_dataset(dataset)
     if not summary.problems:
-        store.place.create(note, json.dumps(asdict(summary), indent=1).encode())
+        content = to_json(asdict(summary), is_indented=True)
+        if not store.place.create(note, content):
+            store.place.write(note, content)
     return summary.problems
 
 

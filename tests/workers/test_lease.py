@@ -154,6 +154,6 @@ def test_a_process_of_another_machine_is_not_looked_up(tmp_path, monkeypatch):
     process = other_holder(tmp_path, 600)
     process.kill()
     process.wait()
-    monkeypatch.setattr("workers.lease._machine", lambda: "another boot")
+    monkeypatch.setattr("files.processes.machine", lambda: "another boot")
     assert not holder(tmp_path).is_known_dead
     assert isinstance(take(tmp_path), Holder)

@@ -1,5 +1,6 @@
 """What only a store in a folder does; what every store promises is in contracts."""
 
+import errno
 import os
 
 import pytest
@@ -24,6 +25,10 @@ def finish(attempt, value=1):
     return attempt.finish(settings={"a": 1}, outcome={"value": value}, provenance={"host": "h"})
 
 
+def no_space(path):
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
 def test_an_attempt_is_renamed_into_its_place(store, tmp_path):
     attempt = begin(store)
     (attempt.folder / "weights.pt").write_bytes(b"x")
@@ -37,22 +42,21 @@ def test_an_attempt_is_renamed_into_its_place(store, tmp_path):
 
 def test_a_half_written_manifest_cannot_be_seen(store):
     attempt = begin(store)
-    blocked = attempt.folder / f"manifest.json.{os.getpid()}.tmp"
-    blocked.mkdir()
-    with pytest.raises(IsADirectoryError):
-        finish(attempt)
+    with pytest.MonkeyPatch.context() as full:
+        full.setattr("files.writing.sync_file", no_space)
+        with pytest.raises(OSError, match="No space left"):
+            finish(attempt)
     assert store.record("search", "k") is None
+    assert not (attempt.folder / "manifest.json").exists()
     assert finish(begin(store)).outcome == {"value": 1}
 
 
 def test_a_lease_is_given_back_if_its_attempt_cannot_be_opened(store, tmp_path):
     first = begin(store)
     first.give_up("stopped")
-    checkpoint = first.folder / "checkpoint.pt"
-    checkpoint.mkdir()
-    with pytest.raises(IsADirectoryError):
-        store.begin("search", "k", device="cpu")
-    checkpoint.rmdir()
+    (first.folder / "checkpoint.pt").write_bytes(b"x")
+    with pytest.raises(OSError, match="No space left"):
+        store.begin("search", "k", device="cpu", is_whole=no_space)
     assert isinstance(store.begin("search", "k", device="cpu"), Attempt)
 
 
