@@ -60,7 +60,8 @@ def from_json(content: bytes, of: type[T]) -> T:
         seal = _SEAL.search(content)
         if seal is None or int(seal[1], 16) != zlib.crc32(content[: seal.start()]):
             raise DamagedError("must have its checksum, got another content")
-    return value
+    found: T = value
+    return found
 
 
 def _in_short(error: Exception) -> str:

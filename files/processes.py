@@ -104,6 +104,6 @@ def _start_by_psutil(pid: int) -> int | None:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return -1
-        return round(100 * process.create_time())
+        return round(100.0 * float(process.create_time()))
     except psutil.Error:
         return None

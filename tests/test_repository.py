@@ -93,7 +93,6 @@ WRITERS = {
 """Names of calls that write files, or put them into place."""
 WRITES_AND_WHY = {
     ("iac_core/data/nifti.py", "save"): "under a name of whole_path, and phantoms, made whole",
-    ("iac_core/data/nifti.py", "open"): "reads",
     ("iac_core/data/phantom.py", "rename"): "a folder of patients, whole",
     ("iac_core/exported.py", "save"): "programs, in a folder that is renamed when it is whole",
     ("iac_core/exported.py", "save_file"): "under a name of whole_path",
@@ -105,7 +104,9 @@ WRITES_AND_WHY = {
     ("orchestrator/tracking.py", "write_text"): "in a temporary folder, for MLflow to copy",
     ("orchestrator/study_journal.py", "open"): "a journal grows by lines, each with its checksum",
     ("orchestrator/watch.py", "touch"): "an empty file is a signal",
+    ("results/early_decision.py", "rename"): "a column",
     ("results/figures.py", "savefig"): "into memory",
+    ("results/statistics/intervals.py", "rename"): "a column",
     ("workers/export.py", "rename"): "a folder of an export, whole",
     ("workers/memory.py", "write_text"): "a file of the kernel",
     ("workers/object_place.py", "rename"): "a folder of an outcome, whole",
@@ -136,8 +137,12 @@ def _is_harmless(node, name):
         modes = [text for text in texts if isinstance(text, str) and set(text) <= set("rwxab+t")]
         is_ours = owner in ("PreparedData", "room", "settings", "self", "webbrowser", "curves")
         return is_ours or (bool(node.args or node.keywords) and modes in (["r"], ["rb"]))
+    if owner in ("os", "shutil"):
+        return False
     if name in ("write_text", "write_bytes"):
         return isinstance(node.func, ast.Name)  # of files.writing
+    if name == "write_table" and isinstance(node.func, ast.Name):
+        return True  # of results.store
     if name in ("replace", "rename"):
         # Of strings, dataclasses and tables; a path is moved by one argument without a name.
         return isinstance(node.func, ast.Name) or len(node.args) != 1 or owner == "dataclasses"
@@ -147,8 +152,10 @@ def _is_harmless(node, name):
         is_text = name != "save" and not any(
             isinstance(one, ast.Name) and one.id.endswith("path") for one in node.args
         )
-        return is_text or owner in ("split", "run", "self") or any(
-            getattr(one, "id", "") == "file" for one in node.args
+        return (
+            is_text
+            or owner in ("split", "run", "self")
+            or any(getattr(one, "id", "") == "file" for one in node.args)
         )
     return False
 

@@ -53,7 +53,9 @@ def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(write
     assert os.listdir(tmp_path / "below") == ["whole.json"]
 
 
-@pytest.mark.parametrize("name", ["note.json.4711.tmp", "case.tmp.nii", "a.00000000-1-1-00000000.tmp"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["note.json.4711.tmp", "case.tmp.nii", "a.00000000-1-1-00000000.tmp"]
+)
 def test_a_writer_that_cannot_be_looked_up_is_gone_after_a_day(name, tmp_path):
     path = tmp_path / name
     path.write_bytes(b"half")

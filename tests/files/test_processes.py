@@ -15,7 +15,9 @@ from files import processes
 from files.processes import ProcessIdentity, machine, own_identity, start_of
 
 ROOT = Path(__file__).parents[2]
-SAY = "from files.processes import *; i = own_identity(); print(i.machine, i.pid, i.start, sep='|')"
+SAY = (
+    "from files.processes import *; i = own_identity(); print(i.machine, i.pid, i.start, sep='|')"
+)
 
 
 def started(words=()):
