@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 from files.leftovers import remove_leftovers
 from orchestrator.doctor import Finding
@@ -19,7 +20,8 @@ def clean_up(session: Session) -> None:
 
     Only what certainly nobody uses (`files.leftovers`, `StageStore.clean`).
     """
-    session.store.clean()
+    with suppress(OSError):  # what cannot be removed does no harm
+        session.store.clean()
     remove_leftovers(session.runs_dir, is_recursive=False)
     remove_leftovers(session.run_dir)
 

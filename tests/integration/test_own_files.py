@@ -80,8 +80,8 @@ KINDS = NOTES | COLLECTED | ARTIFACTS | OUTCOMES | ATTEMPTS | LEFT_OUT
 def flipped(content):
     if not content:
         return content
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 8]) + content[middle + 1 :]
+    place = len(content) // 5
+    return content[:place] + bytes([content[place] ^ 8]) + content[place + 1 :]
 
 
 DAMAGES = {
@@ -220,8 +220,18 @@ def test_damaged_notes_tables_and_reports_are_made_again(sweep, damage):
 
 
 def test_what_was_collected_and_is_damaged_is_collected_again(sweep):
+    """Strangers are passed over: what desktops leave, files for folders and the reverse."""
     sweep.restore("whole")
     sweep.damage({*COLLECTED, "reported jobs"}, *DAMAGES)
+    for folder in [path for path in sweep.runs.rglob("*") if path.is_dir()]:
+        if "mlartifacts" not in folder.parts:
+            (folder / ".DS_Store").write_bytes(os.urandom(50))
+    store = sweep.runs / "store"
+    (store / "peaks" / f"{'0' * 16}.{'1' * 16}.json").mkdir()
+    (store / "search" / ("2" * 16)).write_bytes(b"x")
+    (store / "retrain" / ("3" * 16)).mkdir()
+    (store / "attempts" / "stray").write_bytes(b"x")
+    (sweep.runs / "tiny" / "tables" / "runs" / "stray").write_bytes(b"x")
     sweep.runs_to_its_end()
     sweep.is_as_undisturbed()
 
@@ -261,12 +271,10 @@ def test_a_killed_search_with_damaged_files_ends_all_the_same(sweep, damage):
 
 def test_an_older_checkpoint_is_taken_where_the_newest_is_damaged(sweep):
     sweep.restore("killed in the search")
-    checkpoints = sorted(
-        (sweep.runs / name for name in sweep.files(["attempt's checkpoint.pt"])),
-        key=lambda path: path.stat().st_mtime_ns,
-    )
-    assert len(checkpoints) == 2
-    checkpoints[-1].write_bytes(b"")
+    found = [sweep.runs / name for name in sweep.files(["attempt's checkpoint.pt"])]
+    newest = max(found, key=lambda path: path.stat().st_mtime_ns)
+    assert len([path for path in found if path.parent.parent == newest.parent.parent]) >= 2
+    newest.write_bytes(b"")
     output = sweep.runs_to_its_end()
     sweep.is_as_undisturbed()
     assert output.count("an older one is taken") == 1, output
@@ -281,22 +289,3 @@ def test_damaged_parts_of_a_killed_preparation_are_made_again(sweep):
     output = sweep.runs_to_its_end()
     sweep.is_as_undisturbed()
     assert output.count("made again") == 3, output
-
-
-def test_strangers_among_the_files_are_passed_over(sweep):
-    """Files where folders are expected and the reverse, and what desktops leave."""
-    sweep.restore("whole")
-    folders = [path for path in sweep.runs.rglob("*") if path.is_dir()]
-    for folder in folders:
-        if "mlartifacts" not in folder.parts:
-            (folder / ".DS_Store").write_bytes(os.urandom(50))
-    store = sweep.runs / "store"
-    (store / "peaks" / f"{'0' * 16}.{'1' * 16}.json").mkdir()
-    (store / "search" / ("2" * 16)).write_bytes(b"x")
-    (store / "retrain" / ("3" * 16)).mkdir()
-    (store / "attempts" / "stray").write_bytes(b"x")
-    for note in ("cluster.json", "reported.json"):
-        (sweep.runs / "tiny" / note).unlink()
-    (sweep.runs / "tiny" / "tables" / "runs" / "stray").write_bytes(b"x")
-    sweep.runs_to_its_end()
-    sweep.is_as_undisturbed()
