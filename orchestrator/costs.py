@@ -445,11 +445,9 @@ def keep_probe(store: StageStore, name: str, observation: Observation) -> None:
 
 
 def _bytes_of(store: StageStore, record: StageRecord) -> int | None:
-    """What a stage left on disk; older manifests do not say it, and nobody asks a bucket."""
-    if record.files is not None:
-        return sum(size for size, _ in record.files.values())
+    """What a stage left on disk; in a bucket what its manifest says, which older ones do not."""
     if store.place.is_remote:
-        return None
+        return None if record.files is None else sum(size for size, _ in record.files.values())
     return _bytes_in(store.place.fetch(f"{record.kind}/{record.key}"))
 
 
