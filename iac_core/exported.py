@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from files.writing import whole_path, write_text
 from iac_core.backbones.external import External, SkipArgument
 from iac_core.backbones.interface import Backbone
 from iac_core.backbones.nnunet_unet import NnunetUNet
@@ -244,10 +245,12 @@ def write_export(
         ],
         **description,
     }
-    save_file(cells, folder / CELLS, metadata={DESCRIPTION_SUM: description_sum(whole)})
-    save_file(_without_doubles(state), folder / NETWORK)
+    with whole_path(folder / CELLS) as temporary:
+        save_file(cells, temporary, metadata={DESCRIPTION_SUM: description_sum(whole)})
+    with whole_path(folder / NETWORK) as temporary:
+        save_file(_without_doubles(state), temporary)
     whole[CHECKSUMS] = {name: _sha256(folder / name) for name in (CELLS, NETWORK)}
-    (folder / DESCRIPTION).write_text(json.dumps(whole, indent=1), encoding="utf-8")
+    write_text(folder / DESCRIPTION, json.dumps(whole, indent=1))
 
 
 def write_program(

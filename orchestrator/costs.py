@@ -6,7 +6,6 @@ Coarser groups have wider intervals, since what they leave out is unknown.
 """
 
 import itertools
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,8 @@ from typing import Any
 import pandas as pd
 from scipy.stats import t as student
 
+from files.encoding import to_json
+from files.reading import value_or_none, warn_damaged
 from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.training.searches import SEARCHES, SearchKind
 from results.errors import ResultsError
@@ -394,34 +395,60 @@ def observations_of_store(store: StageStore, kinds: Iterable[str]) -> Iterator[O
     prepared: dict[str, StageRecord | None] = {}
     for kind in kinds:
         for record in store.records(kind, sorted(store.keys(kind))[:_MOST_RECORDS]):
-            base = record.key
-            if kind != "prepare":
-                base = str(record.settings["parents"].get("prepare"))
-            if base not in prepared:
-                prepared[base] = store.record("prepare", base)
-            found = observation_of(record, prepared[base], _bytes_of(store, record))
+            try:
+                found = _observed(store, record, prepared)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                # An older manifest, without a checksum.
+                name = f"{store.root}/{kind}/{record.key}/manifest.json"
+                warn_damaged(name, f"must say what the stage took, got {error!r}")
+                continue
             if found is not None:
                 yield found
     probes = store.place.read_all(
         f"{_PROBES}/{name}/probe.json" for name in store.place.names(_PROBES)
     )
-    for content in probes.values():
-        raw = json.loads(content)
+    for name, content in probes.items():
+        found = _probed(content, f"{store.root}/{name}")
+        if found is not None:
+            yield found
+
+
+def _observed(
+    store: StageStore, record: StageRecord, prepared: dict[str, StageRecord | None]
+) -> Observation | None:
+    """What a stage took; `prepared` remembers the preparations."""
+    base = record.key
+    if record.kind != "prepare":
+        base = str(record.settings["parents"].get("prepare"))
+    if base not in prepared:
+        prepared[base] = store.record("prepare", base)
+    return observation_of(record, prepared[base], _bytes_of(store, record))
+
+
+def _probed(content: bytes, name: str) -> Observation | None:
+    """What a probe measured; None if its note is damaged."""
+    raw = value_or_none(content, dict, name=name)
+    if raw is None:
+        return None
+    try:
         work = Work(**raw["of"].pop("work"))
-        yield Observation(of=Question(**raw["of"], work=work), seconds=raw["seconds"])
+        return Observation(of=Question(**raw["of"], work=work), seconds=float(raw["seconds"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        warn_damaged(name, f"must say what a probe measured, got {error!r}")
+        return None
 
 
 def keep_probe(store: StageStore, name: str, observation: Observation) -> None:
     """Leave a probe's measurement beside the store; a later one of the same name replaces it."""
     store.place.remove(f"{_PROBES}/{name}")
-    store.place.create(f"{_PROBES}/{name}/probe.json", json.dumps(asdict(observation)).encode())
+    store.place.create(f"{_PROBES}/{name}/probe.json", to_json(asdict(observation)))
 
 
 def _bytes_of(store: StageStore, record: StageRecord) -> int | None:
-    """What a stage left on disk; nobody asks a bucket."""
+    """What a stage left on disk; in a bucket what its manifest says, which older ones do not."""
     if store.place.is_remote:
-        return None
-    return _bytes_in(store.folder(record.kind, record.key))
+        return None if record.files is None else sum(size for size, _ in record.files.values())
+    return _bytes_in(store.place.fetch(f"{record.kind}/{record.key}"))
 
 
 def _bytes_in(folder: Path) -> int:

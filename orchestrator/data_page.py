@@ -9,6 +9,7 @@ import jinja2
 import numpy as np
 from numpy import ndarray
 
+from files.writing import write_text
 from iac_core.data.check import DatasetSummary
 from iac_core.data.nifti import canonical_axes
 from iac_core.errors import DataError
@@ -70,8 +71,7 @@ def write_data_page(dataset: SegmentationDataset, page: Path, *, n_volumes: int)
         key=[(names[value], colour) for value, colour in colours.items()],
         volumes=[_shown(dataset, ref, description) for ref in chosen],
     )
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(text, encoding="utf-8")
+    write_text(page, text)
     return n_shown
 
 

@@ -252,7 +252,7 @@ def progress_cells(seen: dict[str, Any]) -> tuple[str, ...]:
         value = seen.get(name)
         return "" if value is None or value != value else format(value, form)
 
-    epoch = f"{seen['epoch']}/{seen['n_epochs']}" if "epoch" in seen else "starting"
+    epoch = f"{seen['epoch']}/{seen.get('n_epochs', '?')}" if "epoch" in seen else "starting"
     return (
         epoch,
         number("loss", ".3f"),

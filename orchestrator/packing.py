@@ -5,11 +5,13 @@ reserves that peak and a margin, may not take more (`workers.memory.gpu_limited`
 whole GPU after all if that was too little. Searches that are timed are never packed.
 """
 
-import json
 import math
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from files.encoding import to_json
+from files.reading import value_or_none, warn_damaged
 from orchestrator.resources import ResourceSettings, StageResources
 from workers.job import content_hash, plain
 from workers.memory import runs_apart
@@ -20,6 +22,7 @@ from workers.tasks import StageTask
 MARGIN = 1.15
 """What is reserved over what was measured; our choice."""
 _NOTES = "peaks"
+_NOTE = re.compile(r"\w+\.\w+\.json")
 _STEPS_OF_A_GPU = 100
 _STEPS_OF_A_GIB = 4
 _NOT_IN_MEMORY = ("epochs", "steps_per_epoch", "checkpoint_every_epochs", "alpha_warmup_epochs")
@@ -79,6 +82,16 @@ def sort_of(task: StageTask) -> str:
     return content_hash(identity)
 
 
+def _peak(content: bytes, name: str) -> Peak | None:
+    """The peak in a note; None if that is damaged."""
+    raw = value_or_none(content, dict, name=name)
+    try:
+        return None if raw is None else Peak(**raw)
+    except TypeError as error:
+        warn_damaged(name, f"must say what a stage took, got {error}")
+        return None
+
+
 class Packing:
     """What is known of the memory of stages; notes lie beside the stages, one per sort and device.
 
@@ -90,10 +103,12 @@ class Packing:
     def __init__(self, place: Place, resources: ResourceSettings) -> None:
         self._place, self._resources = place, resources
         self._peaks: dict[str, dict[str, Peak]] = {}
-        names = place.names(_NOTES)
+        names = [name for name in place.names(_NOTES) if _NOTE.fullmatch(name)]
         contents = place.read_all(f"{_NOTES}/{name}" for name in names)
         for name, content in contents.items():
-            self._keep(name.rpartition("/")[2].partition(".")[0], Peak(**json.loads(content)))
+            peak = _peak(content, f"{place.root}/{name}")
+            if peak is not None:
+                self._keep(name.rpartition("/")[2].partition(".")[0], peak)
 
     def learn(self, task: StageTask, record: StageRecord) -> bool:
         """Take in what a finished stage took; whether that was news.
@@ -115,7 +130,9 @@ class Packing:
             return False
         kept = self._peaks[sort][peak.device]
         name = f"{_NOTES}/{sort}.{content_hash([kept.device, kept.share, kept.memory_gib])}.json"
-        self._place.create(name, json.dumps(asdict(kept)).encode())
+        content = to_json(asdict(kept))
+        if not self._place.create(name, content):
+            self._place.write(name, content)  # over a damaged one, or over the same
         return True
 
     def fill(self, task: StageTask, needs: StageResources) -> StageResources:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from files.reading import warn_damaged
 from iac_core.backbones import build_backbone
 from iac_core.backbones.external import ExternalSettings
 from iac_core.backbones.nnunet_unet import NnunetSettings
@@ -44,6 +45,10 @@ class KnownRecords:
         if known is None:
             if task.key in self._stored(task.kind):
                 known = self.store.record(task.kind, task.key)
+            if known is not None and task.kind == "search" and "genotype" not in known.outcome:
+                name = f"{self.store.root}/search/{task.key}"
+                warn_damaged(name, "must have a genotype in its manifest")
+                return None
             if known is not None:
                 self.add(known)
         return known
@@ -74,9 +79,14 @@ class KnownRecords:
 
     def add(self, record: StageRecord) -> None:
         """Remember the record of a finished stage, without what its key already says."""
-        self._records[(record.kind, record.key)] = replace(record, settings={})
+        self._records[(record.kind, record.key)] = replace(record, settings={}, files=None)
         if record.kind == "search":
             self._genotypes[record.key] = str(record.outcome["genotype"])
+
+    def forget(self, kind: str, key: str) -> None:
+        """Ask the store again for a stage: what was known of it does not hold any more."""
+        self._records.pop((kind, key), None)
+        self._genotypes.pop(key, None)
 
     def genotypes(self) -> Mapping[str, str]:
         """Return key → genotype of the finished searches that were asked for so far."""

@@ -1,6 +1,5 @@
 """What the user reads of a forecast: hours, money, disk and time left, with their intervals."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +11,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from files.reading import read_json, warn_damaged
+from files.writing import write_json
 from orchestrator.cluster import Node, this_machine, unplaceable
 from orchestrator.costs import SHARE, CostModel, Total, known_costs
 from orchestrator.forecast import NOTHING_OBSERVED, Forecast, KindForecast, added, free_bytes
@@ -19,7 +20,7 @@ from orchestrator.plan import STAGE_KINDS, KnownRecords, Plan
 from orchestrator.session import Session
 from orchestrator.simulation import StageId
 from workers.provenance import device_name
-from workers.stage_store import StageStore, write_json
+from workers.stage_store import StageStore
 from workers.tasks import StageTask
 
 _NODES = "cluster.json"
@@ -76,17 +77,23 @@ def forecast_of(session: Session, plan: Plan, nodes: Sequence[Node]) -> Forecast
 
 def keep_nodes(session: Session, nodes: Sequence[Node]) -> None:
     """Leave the machines of a running sweep where `status` finds them."""
-    session.run_dir.mkdir(parents=True, exist_ok=True)
-    write_json(session.run_dir / _NODES, [asdict(node) for node in nodes])
+    noted = {"nodes": [asdict(node) for node in nodes]}
+    write_json(session.run_dir / _NODES, noted, is_durable=False)
 
 
 def kept_nodes(session: Session) -> tuple[Node, ...]:
     """Return the machines of the sweep's last run; none if it never ran."""
-    try:
-        raw = json.loads((session.run_dir / _NODES).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    path = session.run_dir / _NODES
+    noted = read_json(path, object)
+    if noted is None:
         return ()
-    return tuple(Node(**entry) for entry in raw)
+    try:
+        # A list is of an older version.
+        found = noted if isinstance(noted, list) else noted["nodes"]  # type: ignore[index]
+        return tuple(Node(**entry) for entry in found)
+    except (KeyError, TypeError) as error:
+        warn_damaged(str(path), f"must list machines, got {error}")
+        return ()
 
 
 def begun_seconds(store: StageStore, tasks: Iterable[StageTask]) -> dict[StageId, float]:

@@ -1,14 +1,15 @@
 """Recorded searches: trajectories and measured epochs of a sweep's finished search stages."""
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+from files.encoding import DamagedError, from_json
 from iac_core.cells.genotype import Genotype
 from iac_core.errors import ConfigError
 from iac_core.pruners.epoch_cost import EpochCost, MeasuredEpochs, fit_epoch_cost
@@ -17,6 +18,7 @@ from iac_core.pruners.no_pruning import NoPruningSettings
 from iac_core.pruners.replay import RecordedEvidence, Trajectory
 from orchestrator.session import Session
 from workers.job import Job, content_hash
+from workers.stage_record import StageRecord
 from workers.stage_store import StageStore
 from workers.stages import CURVE, TRAJECTORY
 from workers.tasks import StageTask, stage_tasks
@@ -113,6 +115,15 @@ def read_search(store: StageStore, task: StageTask) -> RecordedSearch | None:
     curve = store.read("search", task.key, CURVE) if record is not None else None
     if record is None or raw is None or curve is None:
         return None
+    try:
+        return _recorded(task, record, raw, curve)
+    except (DamagedError, BadZipFile, EOFError, KeyError, TypeError) as error:
+        # Of an older version, without checksums.
+        reason = f"{TRAJECTORY} or {CURVE} cannot be read: {error!r}"
+        raise store.damaged("search", task.key, reason) from error
+
+
+def _recorded(task: StageTask, record: StageRecord, raw: bytes, curve: bytes) -> RecordedSearch:
     with np.load(io.BytesIO(raw)) as arrays:
         saved = {name: arrays[name] for name in arrays.files}
     return RecordedSearch(
@@ -124,7 +135,7 @@ def read_search(store: StageStore, task: StageTask) -> RecordedSearch | None:
             name: saved[name]
             for name in ("n_weight_steps", "n_architecture_steps", "n_scored_slices")
         },
-        seconds=np.array([epoch["seconds"] for epoch in json.loads(curve)]),
+        seconds=np.array([epoch["seconds"] for epoch in from_json(curve, list)]),
         evidence=_evidence(saved),
         genotype=Genotype.from_json(str(record.outcome["genotype"])),
         device=str(record.provenance["device"]),

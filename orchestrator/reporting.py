@@ -1,7 +1,6 @@
 """From an open sweep to MLflow, tables and report."""
 
 import itertools
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from files.checksums import checksums_of_files, damage_of
+from files.reading import read_json, warn_damaged
+from files.writing import write_json
+from iac_core.data.splits import Split
 from orchestrator.expand import is_on_cell
 from orchestrator.session import Session
 from orchestrator.tracking import FinishedJob, FinishedTrial, Tracker
@@ -21,13 +24,14 @@ from results.report import ReportPaths, write_report
 from results.store import read_tables
 from results.transfer import StudySplit, TunedArm
 from workers.job import Job, content_hash
-from workers.places import write_file
 from workers.stage_store import StageStore
 from workers.stages import SPLIT
 
 logger = logging.getLogger(__name__)
 
 _DECLARED = "declared.json"
+_REPORTED = "reported.json"
+"""File of a sweep's folder: which jobs its report is of, and the checksums of its files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,17 +176,15 @@ def note_declaration(session: Session, n_jobs_done: int) -> None:
     if not session.spec.compare or _jobs_done_at_declaration(session) is not None:
         return
     noted = {"claims": _claims(session), "n_jobs_done": n_jobs_done}
-    session.run_dir.mkdir(parents=True, exist_ok=True)
-    write_file(_declared(session), json.dumps(noted, indent=1).encode())
+    write_json(_declared(session), noted, is_indented=True)
 
 
 def _jobs_done_at_declaration(session: Session, folder: Path | None = None) -> int | None:
     path = _declared(session) if folder is None else folder / _DECLARED
-    try:
-        noted = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return int(noted["n_jobs_done"]) if noted.get("claims") == _claims(session) else None
+    noted = read_json(path, dict) or {}
+    n_jobs_done = noted.get("n_jobs_done")
+    is_same = isinstance(n_jobs_done, int) and noted.get("claims") == _claims(session)
+    return n_jobs_done if is_same else None
 
 
 def _claims(session: Session) -> list[dict[str, str]]:
@@ -251,8 +253,8 @@ def _trained_or_validated(store: StageStore, pretrain_keys: set[Any]) -> frozens
     for key in sorted(key for key in pretrain_keys if isinstance(key, str) and key):
         raw = store.read("pretrain", key, SPLIT)
         if raw is not None:
-            split = json.loads(raw)
-            return frozenset([*split["train"], *split["validation"]])
+            split = Split.from_json(raw, f"{store.root}/pretrain/{key}/{SPLIT}")
+            return frozenset([*split.train, *split.validation])
     return None
 
 
@@ -268,17 +270,31 @@ def report_if_stale(session: Session, *, is_changed: bool) -> ReportPaths:
         session: The sweep.
         is_changed: Whether a job was sent to MLflow since the last report.
     """
-    folder, note = session.run_dir / "report", session.run_dir / "reported.json"
+    folder = session.run_dir / "report"
     paths = ReportPaths(
         markdown=folder / "report.md", latex=folder / "report.tex", html=folder / "report.html"
     )
-    ids = sorted(job.job_id for job in session.expansion.jobs)
-    jobs = json.dumps([*ids, *_claims(session)])
-    is_same = note.exists() and note.read_text(encoding="utf-8") == jobs
-    if is_changed or not is_same or not paths.html.exists():
+    wanted = {
+        "jobs": sorted(job.job_id for job in session.expansion.jobs),
+        "claims": _claims(session),
+    }
+    if is_changed or not _is_reported(session.run_dir, wanted):
         paths = report_sweep(session, None)
-        note.write_text(jobs, encoding="utf-8")
+        written = [*folder.rglob("*"), *(session.run_dir / "tables").glob("*.parquet")]
+        sums = checksums_of_files(session.run_dir, written)
+        write_json(session.run_dir / _REPORTED, {**wanted, "files": sums})
     return paths
+
+
+def _is_reported(run_dir: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether the report and its tables are those of these jobs, and as they were written."""
+    noted = read_json(run_dir / _REPORTED, object)
+    if not isinstance(noted, dict) or any(noted.get(key) != wanted[key] for key in wanted):
+        return False  # or an older version's
+    wrong = damage_of(run_dir, noted.get("files", {}))
+    if wrong:
+        warn_damaged(str(run_dir), wrong, way_out="written again in part")
+    return not wrong
 
 
 def report_from_tracking(tracking_uri: str, experiment: str, into: Path) -> ReportPaths:

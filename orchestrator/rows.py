@@ -2,13 +2,17 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
-from iac_core.errors import ConfigError, DataError, Problem
+from files.encoding import DamagedError, from_json
+from iac_core.errors import ConfigError
 from iac_core.evaluation.metrics import aggregate
 from results.schema import TABLES, conform
 from workers.run_stage import Failure
@@ -20,6 +24,15 @@ Rows = list[dict[str, Any]]
 
 _LIVENESS = "liveness.json"
 """File of a search stage: what each look at alpha's gradients found."""
+_LISTS = (CURVE, EVENTS, PATIENTS)
+"""Files whose outermost value is a list."""
+READ_FILES: dict[str, tuple[str, ...]] = {
+    "pretrain": (CURVE,),
+    "search": (CURVE, EVENTS, _LIVENESS, TRAJECTORY),
+    "retrain": (CURVE,),
+    "evaluate": (PATIENTS,),
+}
+"""Kind of stage → its files that tables and curves are made of."""
 _START = -1
 """Epoch that stands for the state that a training started from."""
 _OF_AN_EPOCH = ("epoch", "train_loss", "validation_dice", "learning_rate", "seconds")
@@ -74,8 +87,9 @@ def curves(state_tasks: Sequence[StageTask], store: StageStore) -> dict[str, Row
     found = {}
     for task in state_tasks:
         raw = store.read(task.kind, task.key, CURVE)
-        if raw is not None:
-            found[task.kind] = json.loads(raw)
+        record = store.record(task.kind, task.key)
+        if raw is not None and record is not None:
+            found[task.kind] = _values(store, record, CURVE, raw)
     return found
 
 
@@ -189,9 +203,10 @@ def _patient_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows
     record = records.get("evaluate")
     if record is None:
         return []
-    rows: Rows = json.loads(_file(store, record, PATIENTS))
-    for row in rows:
-        row["surface_dice_2mm"] = row.pop("surface_dice")
+    rows: Rows = _values(store, record, PATIENTS, _file(store, record, PATIENTS))
+    with _of_stage(store, record):
+        for row in rows:
+            row["surface_dice_2mm"] = row.pop("surface_dice")
     return rows
 
 
@@ -199,10 +214,13 @@ def _trajectory_rows(records: Mapping[str, StageRecord], store: StageStore) -> R
     """Rows of a search over alpha; a search that trains none leaves no trajectory."""
     record = records.get("search")
     content = None if record is None else store.read("search", record.key, TRAJECTORY)
-    if content is None:
+    if record is None or content is None:
         return []
-    with np.load(io.BytesIO(content)) as arrays:
-        saved = {name: arrays[name] for name in arrays.files}
+    with _of_stage(store, record), np.load(io.BytesIO(content)) as arrays:
+        return _rows_of_arrays({name: arrays[name] for name in arrays.files})
+
+
+def _rows_of_arrays(saved: Mapping[str, ndarray]) -> Rows:
     edges, operations = saved["edges"].tolist(), saved["operations"].tolist()
     return [
         {
@@ -230,15 +248,19 @@ def _event_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
     record = records.get("search")
     if record is None:
         return []
-    rows: Rows = json.loads(_file(store, record, EVENTS))
-    return [{**row, "operations": ",".join(row["operations"])} for row in rows]
+    rows: Rows = _values(store, record, EVENTS, _file(store, record, EVENTS))
+    with _of_stage(store, record):
+        return [{**row, "operations": ",".join(row["operations"])} for row in rows]
 
 
 def _liveness_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
     """Rows of every look; searches without alpha and older ones have none."""
     record = records.get("search")
     content = None if record is None else store.read("search", record.key, _LIVENESS)
-    return [] if content is None else list(json.loads(content)["looks"])
+    if record is None or content is None:
+        return []
+    with _of_stage(store, record):
+        return list(_values(store, record, _LIVENESS, content)["looks"])
 
 
 def _curve_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
@@ -250,7 +272,9 @@ def _curve_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
     content = None if record is None else store.read("retrain", record.key, CURVE)
     if record is None or content is None:
         return []
-    rows = [{name: entry.get(name) for name in _OF_AN_EPOCH} for entry in json.loads(content)]
+    entries = _values(store, record, CURVE, content)
+    with _of_stage(store, record):
+        rows = [{name: entry.get(name) for name in _OF_AN_EPOCH} for entry in entries]
     start = record.outcome.get("start_validation_dice")
     if start is not None:
         rows.insert(0, {"epoch": _START, "validation_dice": start})
@@ -320,11 +344,22 @@ def _last_seconds(record: StageRecord | None) -> float | None:
 def _file(store: StageStore, record: StageRecord, name: str) -> bytes:
     content = store.read(record.kind, record.key, name)
     if content is None:
-        problem = Problem(
-            file=f"{store.root}/{record.kind}/{record.key}/{name}",
-            rule="a finished stage must have all its files",
-            value="no such file",
-            way_out="remove the stage, and the sweep computes it again",
-        )
-        raise DataError([problem])
+        raise store.damaged(record.kind, record.key, f"{name} is missing")
     return content
+
+
+def _values(store: StageStore, record: StageRecord, name: str, content: bytes) -> Any:  # noqa: ANN401
+    """The plain values of a file; one of an older version has no checksum and may be damaged."""
+    try:
+        return from_json(content, list if name in _LISTS else dict)
+    except DamagedError as error:
+        raise store.damaged(record.kind, record.key, f"{name} {error}") from error
+
+
+@contextmanager
+def _of_stage(store: StageStore, record: StageRecord) -> Iterator[None]:
+    """Say of what a file does not hold that its stage is damaged."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, BadZipFile, EOFError) as error:
+        raise store.damaged(record.kind, record.key, f"a file does not fit: {error!r}") from error

@@ -7,19 +7,23 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from files.writing import write_text
 from orchestrator.executors import Executor
 from orchestrator.packing import Packing, sort_of
 from orchestrator.plan import JobState, KnownRecords, job_state, quarantine
 from orchestrator.resources import ResourceSettings, StageResources
+from orchestrator.rows import READ_FILES
 from orchestrator.tries import Tries
 from orchestrator.watch import Findings, Watch
 from workers.job import Job
 from workers.lease import LeaseWatch
 from workers.places import Place, StoreAwayError, attempts_of
 from workers.run_stage import Failure, StageEnd, StageOrder, timeout_failure
+from workers.stage_record import DamagedStageError
 from workers.stage_store import StageRecord, StageStore
 from workers.tasks import DataSource, StageTask
 
@@ -113,6 +117,7 @@ class SweepRoom:
         resources: What each kind of stage needs.
         has_gpus: Whether stages run on GPUs unless the sweep says otherwise.
         tries_quarantined: Whether stages are tried however often they failed before.
+        collected: Jobs whose tables were collected before.
     """
 
     store: StageStore
@@ -121,6 +126,7 @@ class SweepRoom:
     resources: ResourceSettings
     has_gpus: bool = False
     tries_quarantined: bool = False
+    collected: frozenset[str] = frozenset()
 
     def needs(self, kind: str) -> StageResources:
         """Return what the sweep says that a kind of stage needs."""
@@ -232,6 +238,7 @@ class _SweepRun:
         )
         self.looks_elsewhere = Looks(room.store.place)
         self.looks_at_running = Looks(room.store.place, _SECONDS_BETWEEN_LOOKS)
+        self.read: set[tuple[str, str]] = set()
         self.refreshed = 0.0
         self.stop_was_sent = False
 
@@ -242,6 +249,9 @@ class _SweepRun:
         )
         self._note_reused(state)
         task = state.next_task
+        if task is None and self._makes_anew(state):
+            self.advance(job)
+            return
         if task is None:
             self._end(JobEnd(state=state))
             return
@@ -271,11 +281,12 @@ class _SweepRun:
             self.view.ended(task, end)
             return
         if end.ending == "done" and end.record is not None:
-            self.records.add(end.record)
-            if end.was_computed:
-                last = end.record.attempts[-1]
-                self.progress.executed[place] = last["end"] - last["start"]
-                self._learn(task, end.record)
+            self._note_whole(task, end.record, was_computed=end.was_computed)
+        elif self._has_lost_a_parent(task, end):
+            self.view.ended(task, end)
+            for job in self.waiting.pop(place, []):
+                self.advance(job)
+            return
         elif (pause_s := self._pause_s(place, end)) is not None:
             self.paused[place] = task, time.monotonic() + pause_s
             self.view.ended(task, end)
@@ -288,6 +299,48 @@ class _SweepRun:
         for job in self.waiting.pop(place, []):
             if end.ending not in ("stopped", "preempted"):
                 self.advance(job)
+
+    def _note_whole(self, task: StageTask, record: StageRecord, *, was_computed: bool) -> None:
+        self.records.add(record)
+        if was_computed:
+            last = record.attempts[-1]
+            self.progress.executed[(task.kind, task.key)] = last["end"] - last["start"]
+            self._learn(task, record)
+
+    def _has_lost_a_parent(self, task: StageTask, end: StageEnd) -> bool:
+        """Whether a stage that this one builds on was set aside, and is computed again."""
+        if end.failure is None or end.failure.kind != "damaged":
+            return False
+        for kind, key in task.parents.items():
+            self.records.forget(kind, key)
+        return self._pause_s((task.kind, task.key), end) is not None
+
+    def _makes_anew(self, state: JobState) -> bool:
+        """Whether a file of a finished job that tables need is damaged: its stage is set aside.
+
+        What was computed in this run, or was collected before, is not read.
+        """
+        if state.job.job_id in self.room.collected:
+            return False
+        for task in state.tasks:
+            place = (task.kind, task.key)
+            if place in self.progress.executed or place in self.read:
+                continue
+            self.read.add(place)
+            if self.patiently(partial(self._is_set_aside, task)):
+                self.records.forget(task.kind, task.key)
+                return True
+        return False
+
+    def _is_set_aside(self, task: StageTask) -> bool:
+        """Read the files of a stage that tables need; whether it was set aside, being damaged."""
+        try:
+            for name in READ_FILES.get(task.kind, ()):
+                self.room.store.read(task.kind, task.key, name)
+        except DamagedStageError as error:
+            self.room.store.set_aside(error)
+            return True
+        return False
 
     def _learn(self, task: StageTask, record: StageRecord) -> None:
         """Keep what a stage took of memory; those like it that wait are packed accordingly."""
@@ -452,5 +505,4 @@ class _SweepRun:
 
 def request_stop(stop_file: Path) -> None:
     """Ask the running stages to checkpoint and end."""
-    stop_file.parent.mkdir(parents=True, exist_ok=True)
-    stop_file.write_text(f"{time.time()}\n", encoding="utf-8")
+    write_text(stop_file, f"{time.time()}\n", is_durable=False)

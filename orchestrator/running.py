@@ -23,6 +23,7 @@ from orchestrator.resources import ResourceSettings
 from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
 from orchestrator.session import Session
 from orchestrator.stopping import interrupt
+from orchestrator.store_care import clean_up
 from results.errors import ResultsError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def run_session(session: Session, how: RunOptions) -> bool:
     from orchestrator.reporting import note_declaration, open_tracking
     from orchestrator.tracking import FinishedJob
 
+    clean_up(session)
     found = session.plan()
     out.print(f"{session.spec.name}: {len(found.states)} jobs")
     out.print(plan_table(found))

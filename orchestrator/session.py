@@ -10,7 +10,7 @@ from typing import Literal
 
 from addresses.sqlite import sqlite_url
 from files.encoding import to_json
-from files.reading import value_or_none
+from files.reading import names_in, value_or_none
 from iac_core.backbones import BACKBONES
 from iac_core.data import DATASETS
 from iac_core.data.check import CHECK_VERSION, check_dataset, warning_lines
@@ -134,6 +134,7 @@ class Session:
             resources=self.spec.resources,
             has_gpus=has_gpus,
             tries_quarantined=tries_quarantined,
+            collected=names_in(self.run_dir / "tables" / "runs"),
         )
 
     @property
@@ -285,7 +286,7 @@ def _open_store(spec: SweepSpec, root: Path | str, *, checks_volumes: bool) -> S
     """
     try:
         store = StageStore(root)
-        store.place.check(writes=checks_volumes)
+        store.check(writes=checks_volumes)
     except ConfigError as error:
         found = _problems_of_folders(spec.datasets) if checks_volumes else []
         raise SweepError([as_problem(error, spec, "store"), *found]) from error
@@ -347,7 +348,9 @@ def _checked(settings: DatasetSettings, found: str, store: StageStore) -> tuple[
             return summary.problems
         warnings = list(warning_lines(summary.warnings))
         noted = {**asdict(summary), _WARNING_LINES: warnings}
-        store.place.create(note, to_json(noted))
+        content = to_json(noted, is_indented=True)
+        if not store.place.create(note, content):
+            store.place.write(note, content)
     for line in warnings:
         logger.warning("%s", line)
     return ()

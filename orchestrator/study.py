@@ -16,16 +16,17 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from files.encoding import DamagedError
 from iac_core.errors import ConfigError, IacError
 from orchestrator.expand import is_on_cell
 from orchestrator.recorded import GridCell
 from orchestrator.replays import Replayed, ReplayRoom
 from orchestrator.session import Session
 from orchestrator.spec import changed_settings
+from orchestrator.study_journal import CheckedJournal
 from orchestrator.study_settings import (
     StudySettings,
     check_study,
@@ -61,6 +62,10 @@ class Proposal:
 
 class StorageAwayError(IacError):
     """The database of a study does not answer."""
+
+
+class StorageDamagedError(StorageAwayError):
+    """The journal of a study is damaged: it must be mended by hand."""
 
 
 @contextmanager
@@ -127,12 +132,23 @@ def storage_address(session: Session) -> StorageAddress:
 
 
 def open_storage_at(address: StorageAddress) -> optuna.storages.BaseStorage:
-    """Return a storage of studies."""
+    """Return a storage of studies.
+
+    Raises:
+        StorageDamagedError: If a line of the journal is damaged; a torn last one is no damage.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if address.url is not None:
         return optuna.storages.RDBStorage(address.url, engine_kwargs={"pool_pre_ping": True})
     address.journal.parent.mkdir(parents=True, exist_ok=True)
-    return optuna.storages.JournalStorage(JournalFileBackend(str(address.journal)))
+    try:
+        return optuna.storages.JournalStorage(CheckedJournal(address.journal))
+    except DamagedError as error:
+        raise StorageDamagedError(
+            f"the lines of a study's journal must be as they were written, got {error}; put a "
+            "copy of the file in its place, or move it away: the study begins again, and no "
+            "stage is computed twice"
+        ) from error
 
 
 def open_storage(session: Session) -> optuna.storages.BaseStorage:

@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from files.writing import create_bytes
 from iac_core.errors import ConfigError
 from orchestrator.confirmed import DICE_LOSS, is_feasible
 from orchestrator.expand import is_on_cell
@@ -147,11 +148,8 @@ def export_study(session: Session, into: Path | None, number: int | None) -> Exp
     _score_test_patients(data)
     text = sweep_text(data)
     head = f"# {session.spec.name}, trial {trial.number}: {why}.\n"
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(head + text)
-    except FileExistsError as error:
-        raise ConfigError(f"--into must be a new file, got {path}; name another") from error
+    if not create_bytes(path, (head + text).encode()):
+        raise ConfigError(f"--into must be a new file, got {path}; name another")
     return ExportedStudy(path=path, number=trial.number, why=why)
 
 

@@ -1,7 +1,5 @@
 """From MLflow to tables, incrementally: only runs that changed are read again."""
 
-import json
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +8,13 @@ import pandas as pd
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 
-from results.errors import TrackingRefusedError, TrackingSettingError
+from files.checksums import checksums_of, damage_of
+from files.leftovers import remove
+from files.reading import names_in, read_json, warn_damaged
+from files.writing import copy_file, write_json
+from results.errors import SchemaError, TrackingRefusedError, TrackingSettingError
 from results.schema import TABLES, conform, empty
-from results.store import read_table, write_json, write_table
+from results.store import read_table, write_table
 from results.tracking.artifacts import fetch_artifacts
 from results.tracking.experiment import find_experiment
 from results.tracking.faults import tracking_faults
@@ -69,7 +71,7 @@ def collect(
         for job_id, run in runs.items():
             _fetch(client, tracking_uri, run, into / _PARTS / job_id)
     for stale in _stale(into / _PARTS, set(runs)):
-        shutil.rmtree(stale)
+        remove(stale)
     tables = {name: _join(name, into / _PARTS, sorted(runs)) for name in TABLES}
     for name, frame in tables.items():
         write_table(into / f"{name}.parquet", name, frame)
@@ -113,14 +115,15 @@ def _fetch(client: MlflowClient, uri: str, run: Run, folder: Path) -> None:
     """Download a run's tables unless the same version lies there already.
 
     Raises:
-        TrackingRefusedError: If they are gone.
+        TrackingRefusedError: If they are gone, or damaged.
     """
-    note = folder / _NOTE
     version = {"run_id": run.info.run_id, "digest": run.data.tags["iac.digest"]}
-    if note.exists() and json.loads(note.read_text(encoding="utf-8")) == version:
+    if _is_kept(folder, version):
         return
+    if not folder.is_dir():
+        remove(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    note.unlink(missing_ok=True)
+    remove(folder / _NOTE)
     with tempfile.TemporaryDirectory() as temporary:
         got = fetch_artifacts(client, uri, run, "tables", Path(temporary))
         if not (got / "jobs.parquet").exists():  # every version has written it
@@ -132,16 +135,59 @@ def _fetch(client: MlflowClient, uri: str, run: Run, folder: Path) -> None:
             )
         for name in TABLES:
             kept = folder / f"{name}.parquet"
-            kept.unlink(missing_ok=True)  # of an earlier version of the run
-            if (got / kept.name).exists():
-                shutil.copyfile(got / kept.name, kept)
-    write_json(note, version)
+            remove(kept)  # of an earlier version of the run
+            if (got / kept.name).is_file():
+                copy_file(got / kept.name, kept)
+                _check_artifact(uri, run, kept, name)
+    sums = checksums_of(folder, lambda name: name.endswith(".parquet"))
+    write_json(folder / _NOTE, {**version, "files": sums})
+
+
+def _is_kept(folder: Path, version: dict[str, str]) -> bool:
+    """Whether a run's tables lie in a folder as they were when this version was downloaded."""
+    known = read_json(folder / _NOTE, dict)
+    if known is None or any(known.get(name) != value for name, value in version.items()):
+        return False
+    # An older version wrote no checksums.
+    wrong = damage_of(folder, known["files"]) if "files" in known else _unreadable(folder)
+    if wrong:
+        warn_damaged(str(folder), wrong, way_out="collected again")
+    return not wrong
+
+
+def _unreadable(folder: Path) -> str | None:
+    """What is wrong with the first table of a folder that cannot be read."""
+    if not (folder / "jobs.parquet").exists():
+        return "jobs.parquet is missing"
+    for name in TABLES:
+        try:
+            _rows_of(folder, name)
+        except SchemaError as error:
+            return str(error)
+    return None
+
+
+def _check_artifact(uri: str, run: Run, kept: Path, table: str) -> None:
+    """Look whether a table that was downloaded is whole.
+
+    Raises:
+        TrackingRefusedError: If it is not.
+    """
+    try:
+        read_table(kept, table)
+    except SchemaError as error:
+        remove(kept)
+        raise TrackingRefusedError(
+            uri,
+            f"the artifact tables/{kept.name} of run {run.info.run_id}, job "
+            f"{run.data.tags['iac.job_id']}, must be a whole table",
+            str(error),
+            "delete the run in MLflow, then `orchestrator sync` writes it again",
+        ) from error
 
 
 def _stale(parts: Path, job_ids: set[str]) -> list[Path]:
-    return (
-        [entry for entry in parts.iterdir() if entry.name not in job_ids] if parts.is_dir() else []
-    )
+    return [parts / name for name in names_in(parts) if name not in job_ids]
 
 
 def _join(table: str, parts: Path, job_ids: list[str]) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """The report from the tables alone: Markdown, LaTeX (booktabs) and one HTML page."""
 
 import math
-import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from files.writing import write_text
 from results.aggregate import (
     SHORT_SUBSETS,
     Mean,
@@ -578,7 +578,4 @@ def _inline_svg(figure: Illustration) -> Markup:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text)

@@ -1,7 +1,5 @@
 """Tables as Parquet files. The only file that imports pyarrow."""
 
-import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from files.writing import whole_file
 from results.errors import SchemaError
 from results.schema import SCHEMA_VERSION, TABLES, columns, conform
 
@@ -41,19 +40,17 @@ def write_table(path: Path, table: str, frame: pd.DataFrame) -> None:
         b"iac.table": table.encode(),
     }
     arrow = arrow.cast(pa.schema(described, metadata=metadata))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    pq.write_table(arrow, temporary, compression="zstd")
-    temporary.replace(path)
+    with whole_file(path) as file:
+        pq.write_table(arrow, file, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: Path, table: str) -> pd.DataFrame:
     """Read a table; columns that an older schema did not have are null.
 
     Raises:
-        SchemaError: If the file was written by a newer schema, or is no such table.
+        SchemaError: If the file was written by a newer schema, is no such table, or is damaged.
     """
-    arrow = pq.read_table(path)
+    arrow = _read(path)
     metadata = arrow.schema.metadata or {}
     version = int(metadata.get(_VERSION_KEY, b"0"))
     if not 1 <= version <= SCHEMA_VERSION:
@@ -67,6 +64,18 @@ def read_table(path: Path, table: str) -> pd.DataFrame:
             f"{path}: the table must be {table!r}, got {found!r}; give the right file"
         )
     return conform(table, arrow.to_pandas(types_mapper=_nullable))
+
+
+def _read(path: Path) -> pa.Table:
+    """Read a Parquet file whose pages have their checksums, where it has any."""
+    try:
+        return pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SchemaError(
+            f"{path}: a table must be a whole Parquet file, got {reason}; delete it and write "
+            "the report again"
+        ) from error
 
 
 def read_tables(folder: Path, tables: Iterable[str] = tuple(TABLES)) -> dict[str, pd.DataFrame]:
@@ -109,14 +118,6 @@ def read_tables(folder: Path, tables: Iterable[str] = tuple(TABLES)) -> dict[str
             joined = joined.drop_duplicates(["key", "job_id", "attempt_id"], ignore_index=True)
         found[table] = conform(table, joined)
     return found
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON beside a path and move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
-    temporary.replace(path)
 
 
 def _nullable(kind: pa.DataType) -> object:

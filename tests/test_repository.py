@@ -34,6 +34,7 @@ ONLY_IN = {
         "orchestrator/proposals.py",
         "orchestrator/study.py",
         "orchestrator/study_export.py",
+        "orchestrator/study_journal.py",
         "orchestrator/study_report.py",
         "orchestrator/study_settings.py",
         "orchestrator/trial_pruning.py",
@@ -103,6 +104,108 @@ def test_the_core_imports_few_libraries():
     allowed = CORE_IMPORTS | set(sys.stdlib_module_names)
     for path in (ROOT / "iac_core").rglob("*.py"):
         assert set(imports(path)) <= allowed, path
+
+
+WRITERS = {
+    "write_text", "write_bytes", "savez", "savez_compressed", "save", "save_file", "to_parquet",
+    "to_csv", "to_json", "write_table", "dump", "savefig", "touch", "open", "mkstemp", "link",
+    "rename", "replace", "NamedTemporaryFile", "TemporaryFile",
+}  # fmt: skip
+"""Names of calls that write files, or put them into place."""
+WRITES_AND_WHY = {
+    ("iac_core/data/nifti.py", "save"): "under a name of whole_path, and phantoms, made whole",
+    ("iac_core/data/phantom.py", "rename"): "a folder of patients, whole",
+    ("iac_core/exported.py", "save"): "programs, in a folder that is renamed when it is whole",
+    ("iac_core/exported.py", "save_file"): "under a name of whole_path",
+    ("iac_core/nnunet/commands.py", "open"): "adds lines that another process reads meanwhile",
+    ("iac_core/nnunet/run_apart.py", "open"): "nnU-Net's log grows; reads of its progress",
+    ("iac_core/training/kept_features.py", "TemporaryFile"): "has no name, and ends with its user",
+    ("orchestrator/tracking.py", "link"): "MLflow's database, which SQLite writes",
+    ("orchestrator/tracking.py", "replace"): "the same, where there are no links",
+    ("orchestrator/tracking.py", "write_text"): "in a temporary folder, for MLflow to copy",
+    ("orchestrator/study_journal.py", "open"): "a journal grows by lines, each with its checksum",
+    ("orchestrator/watch.py", "touch"): "an empty file is a signal",
+    ("results/early_decision.py", "rename"): "a column",
+    ("results/figures.py", "savefig"): "into memory",
+    ("results/statistics/intervals.py", "rename"): "a column",
+    ("workers/export.py", "rename"): "a folder of an export, whole",
+    ("workers/memory.py", "write_text"): "a file of the kernel",
+    ("workers/object_place.py", "rename"): "a folder of an outcome, whole",
+    ("workers/places.py", "rename"): "a folder of an attempt, whole",
+    ("workers/run_stage.py", "open"): "adds a line, for a benchmark of kills",
+}
+"""(file, call) → why it may write without `files.writing`."""
+TAKES_A_FILE = {"savez", "savez_compressed", "write_table"}
+"""Writers that may be given the open file of `files.writing.whole_file`."""
+
+
+def plain_writes(path):
+    """(name of the call, line) of whatever may write a file in a module."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name not in WRITERS or _is_harmless(node, name):
+            continue
+        yield name, node.lineno
+
+
+def _is_harmless(node, name):
+    owner = getattr(getattr(node.func, "value", None), "id", "")
+    texts = [one.value for one in node.args if isinstance(one, ast.Constant)]
+    texts += [one.value.value for one in node.keywords if isinstance(one.value, ast.Constant)]
+    if name == "open":
+        modes = [text for text in texts if isinstance(text, str) and set(text) <= set("rwxab+t")]
+        is_ours = owner in ("PreparedData", "room", "settings", "self", "webbrowser", "curves")
+        return is_ours or (bool(node.args or node.keywords) and modes in (["r"], ["rb"]))
+    if owner in ("os", "shutil"):
+        return False
+    if name in ("write_text", "write_bytes"):
+        return isinstance(node.func, ast.Name)  # of files.writing
+    if name == "write_table" and isinstance(node.func, ast.Name):
+        return True  # of results.store
+    if name in ("replace", "rename"):
+        # Of strings, dataclasses and tables; a path is moved by one argument without a name.
+        return isinstance(node.func, ast.Name) or len(node.args) != 1 or owner == "dataclasses"
+    if name in TAKES_A_FILE:
+        return any(getattr(one, "id", "") == "file" for one in node.args)
+    if name in ("to_json", "save", "to_csv"):
+        is_text = name != "save" and not any(
+            isinstance(one, ast.Name) and one.id.endswith("path") for one in node.args
+        )
+        return (
+            is_text
+            or owner in ("split", "run", "self")
+            or any(getattr(one, "id", "") == "file" for one in node.args)
+        )
+    return False
+
+
+def test_files_are_written_in_one_place():
+    found = {
+        (str(path.relative_to(ROOT)), name): line
+        for path in SOURCES
+        if path.parts[len(ROOT.parts)] != "files"
+        for name, line in plain_writes(path)
+    }
+    unknown = {place: line for place, line in found.items() if place not in WRITES_AND_WHY}
+    assert not unknown, "write through files.writing"
+    assert sorted(WRITES_AND_WHY.keys() - found.keys()) == []  # exceptions that nothing needs
+
+
+def test_a_plain_write_is_seen(tmp_path):
+    path = tmp_path / "module.py"
+    for line in (
+        "path.write_text('x')", "path.open('w')", "open(path, mode='ab')", "np.save(path, array)",
+        "table.to_csv(path)", "os.replace(beside, path)", "beside.rename(path)", "path.open('x')",
+        "np.savez(path, a=a)", "pq.write_table(arrow, temporary)", "torch.save(state, path)",
+    ):  # fmt: skip
+        path.write_text(line)
+        assert list(plain_writes(path)), line
+    for line in ("path.open('rb')", "text.replace('a', 'b')", "write_text(path, 'x')",
+                 "np.savez(file, a=a)", "replace(settings, a=1)"):  # fmt: skip
+        path.write_text(line)
+        assert not list(plain_writes(path)), line
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda p: p.name)

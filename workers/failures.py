@@ -12,6 +12,7 @@ import torch
 
 from iac_core.errors import ConfigError, DataError, SearchError, ShapeError
 from workers.places import StoreAwayError, cache_folder
+from workers.stage_record import DamagedStageError
 
 FailureKind = Literal[
     "disk_full",
@@ -25,6 +26,7 @@ FailureKind = Literal[
     "setting",
     "code",
     "quarantined",
+    "damaged",
 ]
 TRIES: dict[FailureKind, int] = {
     "disk_full": 3,
@@ -32,8 +34,15 @@ TRIES: dict[FailureKind, int] = {
     "gpu_memory": 3,
     "lost": 3,
     "store_away": 3,
+    "damaged": 3,
 }
 """Kind → how often a failed stage is tried again in one run; kinds that are missing never are."""
+_KINDS: tuple[tuple[type[Exception], FailureKind], ...] = (
+    (DataError, "data"),
+    (ShapeError, "code"),
+    (ConfigError, "setting"),
+)
+_NO_FAULT = ("disk_full", "damaged")
 PAUSE_S: dict[FailureKind, float] = {"disk_full": 5.0, "store_away": 10.0}
 """Kind → seconds before the first further try; each further one waits twice as long."""
 
@@ -55,18 +64,14 @@ def kind_of(error: BaseException) -> FailureKind:
             return "gpu_memory"
         if isinstance(seen, MemoryError):
             return "host_memory"
+        if isinstance(seen, DamagedStageError):
+            return "damaged"
         if isinstance(seen, StoreAwayError) or _is_gone_from_cache(seen):
             return "store_away"
         seen = seen.__cause__ or seen.__context__
     if isinstance(error, SearchError) and "finite" in str(error):
         return "not_finite"
-    if isinstance(error, DataError):
-        return "data"
-    if isinstance(error, ShapeError):
-        return "code"
-    if isinstance(error, ConfigError):
-        return "setting"
-    return "code"
+    return next((kind for of, kind in _KINDS if isinstance(error, of)), "code")
 
 
 def vain_attempts(attempts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -74,7 +79,8 @@ def vain_attempts(attempts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
 
     An attempt that reported an epoch beyond all attempts before it was not in vain, however it
     ended: what dies with its machines again and again but advances comes to its end. Attempts that
-    were stopped or preempted do not count, nor does a full disk, which is no fault of the stage.
+    were stopped or preempted do not count, nor do a full disk and a damaged stage before it, which
+    are no fault of the stage.
 
     Args:
         attempts: As `workers.stage_store.StageStore.attempts` returns them, oldest first, without
@@ -94,7 +100,7 @@ def vain_attempts(attempts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
         if attempt["epoch"] > furthest:
             furthest = attempt["epoch"]
             found = []
-        elif attempt["outcome"] in ("failed", "lost") and attempt.get("kind") != "disk_full":
+        elif attempt["outcome"] in ("failed", "lost") and attempt.get("kind") not in _NO_FAULT:
             found.append(attempt)
     return found
 

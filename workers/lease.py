@@ -13,23 +13,23 @@ The lease with the highest number counts. Whoever takes over creates the next nu
 that try one wins, and the holder before it finds out that it was superseded whenever it looks: it
 must then leave the result alone. Nobody compares clocks of two machines: a holder counts as dead
 once its number has stood still for the time to live, by the clock of whoever watches. A process of
-this machine is looked up instead.
+this machine is looked up instead (`files.processes`), which no change of the wall clock disturbs.
 """
 
-import json
-import os
 import re
+import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import psutil
-
+from files.encoding import DamagedError, from_json, to_json
+from files.processes import ProcessIdentity, own_identity
+from files.reading import warn_damaged
 from iac_core.errors import IacError
 from workers.places import LocalPlace, Place
 
@@ -62,7 +62,10 @@ class Holder:
     @property
     def is_known_dead(self) -> bool:
         """Whether it was given back, or its process ran on this machine and is gone."""
-        return self.is_over or (self.identity is not None and _is_gone(self.identity))
+        if self.is_over or self.identity is None:
+            return self.is_over
+        process = ProcessIdentity.from_json(self.identity)
+        return process is not None and process.is_gone
 
 
 class Lease:
@@ -99,7 +102,7 @@ class Lease:
         if not found.is_known_dead and found.number > dead_number:
             return found
         number = found.number + 1
-        if not place.create(_name(number, "json"), json.dumps(_own_identity()).encode()):
+        if not place.create(_name(number, "json"), to_json(_own_identity())):
             return holder(place)
         return cls(place, number, time_to_live_s)
 
@@ -207,13 +210,18 @@ def holder(place: Place | Path) -> Holder:
     place = _as_place(place)
     names = place.names()
     number = _newest(names)
-    raw = place.read(_name(number, "json")) if number else None
-    if raw is None:
+    if not number:
         return Holder()
+    raw = place.read(_name(number, "json"))
+    if raw is None and _newest(place.names()) != number:
+        return Holder()  # gone this moment, with the attempts of a stage that is whole
     try:
-        identity: dict[str, Any] | None = json.loads(raw)
-    except ValueError:
-        identity = None  # created this moment, on a file system without links
+        identity = None if raw is None else from_json(raw, dict)
+    except DamagedError as error:
+        identity = None
+        if raw:  # an empty one is created this moment, on a file system without links
+            way_out = "left to run out"
+            warn_damaged(f"{place.root}/{_name(number, 'json')}", str(error), way_out=way_out)
     is_over = _name(number, "over") in names
     beat = b"" if is_over else place.read(_name(number, "beat")) or b""
     return Holder(
@@ -236,34 +244,9 @@ def _as_place(place: Place | Path) -> Place:
     return LocalPlace(place) if isinstance(place, Path) else place
 
 
-def _machine() -> str:
-    """What two processes share only if each sees the other: boot and process namespace."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""  # another system than Linux: nobody is looked up
-
-
 def _own_identity() -> dict[str, Any]:
-    process = psutil.Process()
     return {
-        "host": os.uname().nodename,
-        "machine": _machine(),
-        "pid": process.pid,
-        "started": process.create_time(),
+        "host": socket.gethostname(),
+        **asdict(own_identity()),
         "token": uuid.uuid4().hex,
     }
-
-
-def _is_gone(identity: dict[str, Any]) -> bool:
-    """Whether a process of this machine has ended; False for one of another machine."""
-    machine = _machine()
-    if not machine or identity["machine"] != machine:
-        return False
-    try:
-        process = psutil.Process(identity["pid"])
-        is_same = abs(process.create_time() - identity["started"]) < 1.0
-        return not is_same or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True

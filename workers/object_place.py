@@ -10,17 +10,18 @@ host (`workers.places.cache_folder`)::
 """
 
 import errno
-import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from files.reading import warn_damaged
+from files.writing import write_bytes
 from iac_core.data.prepare import PARTS
 from iac_core.errors import ConfigError, DataError, Problem
 from workers.places import (
@@ -31,7 +32,10 @@ from workers.places import (
     attempts_of,
     cache_folder,
     is_finished_part,
+    is_outcome,
+    warn_of_checkpoint,
 )
+from workers.stage_record import StageRecord
 
 try:
     import aiohttp
@@ -169,8 +173,10 @@ class ObjectPlace:
         folder.mkdir(parents=True)
         return folder
 
-    def take_over(self, earlier: Sequence[str], attempt: str) -> None:
-        """Download the newest checkpoint and the finished parts."""
+    def take_over(
+        self, earlier: Sequence[str], attempt: str, is_whole: Callable[[Path], bool]
+    ) -> None:
+        """Download the newest whole checkpoint and the finished parts."""
         bench = self._cache / attempt
         checkpoints: list[tuple[Any, str]] = []
         wanted: dict[Path, str] = {}
@@ -180,9 +186,14 @@ class ObjectPlace:
                     checkpoints.append((info["LastModified"], f"{name}/{path}"))
                 elif path.startswith(f"{PARTS}/"):
                     wanted[bench / path] = f"{name}/{path}"
-        if checkpoints:
-            wanted[bench / CHECKPOINT] = max(checkpoints)[1]
         self._download(wanted)
+        for _, name in sorted(checkpoints, reverse=True):
+            self._download({bench / CHECKPOINT: name})
+            if is_whole(bench / CHECKPOINT):
+                wanted[bench / CHECKPOINT] = name
+                break
+            (bench / CHECKPOINT).unlink()
+            warn_of_checkpoint(f"{self.root}/{name}")
         self._sent |= {path: _state(path) for path in wanted}
 
     def keep(self, attempt: str) -> None:
@@ -227,7 +238,7 @@ class ObjectPlace:
             self._delete(
                 f"{attempts}/{path}"
                 for path in self._tree(attempts)
-                if not (path.startswith(start) and _is_outcome(path.removeprefix(start)))
+                if not (path.startswith(start) and _stays(path.removeprefix(start)))
             )
 
     def outcome(self, stage: str) -> str | None:
@@ -236,9 +247,39 @@ class ObjectPlace:
             manifest = self.read(f"{stage}/{MANIFEST}")
             if manifest is None:
                 return None
-            winner = json.loads(manifest)["attempts"][-1]["attempt_id"]
-            self._outcomes[stage] = f"{attempts_of(stage)}/{winner}"
+            kind, _, key = stage.rpartition("/")
+            name = f"{self.root}/{stage}/{MANIFEST}"
+            record = StageRecord.from_bytes(manifest, kind=kind, key=key, name=name)
+            if record is None:
+                return None
+            self._outcomes[stage] = f"{attempts_of(stage)}/{record.attempt_id}"
         return self._outcomes[stage]
+
+    def set_aside(self, stage: str) -> str | None:
+        """Delete the manifest of a stage, then the files of its outcome."""
+        if MANIFEST not in self.names(stage):
+            return None
+        winner = self.outcome(stage)
+        self._delete([f"{stage}/{MANIFEST}"])
+        self._outcomes.pop(stage, None)
+        if winner is not None:
+            self.remove(winner)
+        warn_damaged(
+            f"{self.root}/{stage}",
+            "holds a damaged stage",
+            way_out="removed; it is computed again",
+        )
+        return None
+
+    def drop_copy(self, stage: str) -> None:
+        """Remove the copy of an outcome from this host."""
+        winner = self.outcome(stage)
+        if winner is not None:
+            shutil.rmtree(self._copy(stage, winner), ignore_errors=True)
+
+    def clean(self) -> frozenset[str]:
+        """Do nothing: what others write there this host cannot look up."""
+        return frozenset()
 
     def fetch(self, stage: str) -> Path:
         """Download the files of an outcome unless this host has them; one process at a time."""
@@ -251,10 +292,10 @@ class ObjectPlace:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not folder.is_dir():
-                partial = folder.with_suffix(f".{uuid.uuid4().hex}")
-                tree = {
-                    path: info for path, info in self._tree(winner).items() if _is_outcome(path)
-                }
+                for left in folder.parent.glob(f"{folder.name}.partial-*"):
+                    shutil.rmtree(left, ignore_errors=True)  # who holds the lock is alone
+                partial = folder.with_suffix(f".partial-{uuid.uuid4().hex}")
+                tree = {path: info for path, info in self._tree(winner).items() if _stays(path)}
                 if MANIFEST not in tree:
                     raise DataError([_missing(f"{self.root}/{winner}")])
                 self._download({partial / path: f"{winner}/{path}" for path in tree})
@@ -272,7 +313,7 @@ class ObjectPlace:
         for name in OF_ATTEMPTS:
             (bench / name).unlink(missing_ok=True)
         shutil.rmtree(bench / PARTS, ignore_errors=True)
-        (bench / MANIFEST).write_bytes(manifest)
+        write_bytes(bench / MANIFEST, manifest)
         folder.parent.mkdir(parents=True, exist_ok=True)
         _put_into_place(bench, folder)
 
@@ -372,10 +413,9 @@ def _state(path: Path) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_size
 
 
-def _is_outcome(name: str) -> bool:
+def _stays(name: str) -> bool:
     """Whether a file of an attempt is part of what the stage leaves behind."""
-    is_temporary = name.endswith(".tmp")
-    return name not in OF_ATTEMPTS and not name.startswith(f"{PARTS}/") and not is_temporary
+    return is_outcome(name) or name == MANIFEST
 
 
 def _outcome_files(bench: Path) -> dict[Path, tuple[int, int]]:
@@ -385,7 +425,7 @@ def _outcome_files(bench: Path) -> dict[Path, tuple[int, int]]:
     return {
         path: _state(path)
         for path in bench.rglob("*")
-        if path.is_file() and _is_outcome(path.relative_to(bench).as_posix())
+        if path.is_file() and _stays(path.relative_to(bench).as_posix())
     }
 
 

@@ -10,10 +10,16 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from files.encoding import DamagedError, from_json
+from files.leftovers import is_left_alone, remove_leftovers
+from files.names import is_temporary
+from files.reading import names_in, read_bytes, warn_damaged
+from files.writing import copy_file, create_bytes, sync_folder, write_bytes
 from iac_core.data.prepare import PARTS
 from iac_core.errors import ConfigError, IacError
 
@@ -24,6 +30,10 @@ OUTCOME = "outcome.json"
 PROGRESS = "progress.json"
 OF_ATTEMPTS = (CHECKPOINT, PROGRESS, ATTEMPT, OUTCOME)
 """Files, beside the folder `PARTS`, that only attempts need: no part of what a stage leaves."""
+DAMAGED = "damaged"
+"""Folder of what was found damaged and was computed again; it may be deleted."""
+_WRITTEN_TO = ("attempts", "checks", "costs", "leases", "peaks")
+"""Folders of a store where small files are written beside the outcomes."""
 _S3_URL = re.compile(r"s3://[^/\s]+(/[^/\s]+)*/?")
 
 
@@ -101,8 +111,16 @@ class Place(Protocol):
         """Return the folder on this host that an attempt writes into, new and empty."""
         ...
 
-    def take_over(self, earlier: Sequence[str], attempt: str) -> None:
-        """Put the newest checkpoint and all finished parts of earlier attempts on a workbench."""
+    def take_over(
+        self, earlier: Sequence[str], attempt: str, is_whole: Callable[[Path], bool]
+    ) -> None:
+        """Put the newest whole checkpoint and all finished parts on a workbench.
+
+        Args:
+            earlier: Earlier attempts.
+            attempt: The new one.
+            is_whole: Tells a damaged checkpoint; an older one is taken in its place.
+        """
         ...
 
     def keep(self, attempt: str) -> None:
@@ -123,6 +141,26 @@ class Place(Protocol):
 
     def outcome(self, stage: str) -> str | None:
         """Return the name of the folder with the outcome of a stage, or None if it has none."""
+        ...
+
+    def set_aside(self, stage: str) -> str | None:
+        """Make a stage one that never happened, for the holder of its lease.
+
+        Returns:
+            Where what lay there is now; None if nothing did, or nothing is kept.
+        """
+        ...
+
+    def drop_copy(self, stage: str) -> None:
+        """Forget the copy of an outcome that this host keeps, if it keeps any."""
+        ...
+
+    def clean(self) -> frozenset[str]:
+        """Remove temporary files of writers that are gone, where this host can tell.
+
+        Returns:
+            Names of the folders of attempts that nobody has touched for a day.
+        """
         ...
 
     def fetch(self, stage: str) -> Path:
@@ -158,10 +196,7 @@ class LocalPlace:
 
     def read(self, name: str) -> bytes | None:
         """Read a file."""
-        try:
-            return (self.root / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        return read_bytes(self.root / name)
 
     def read_all(self, names: Iterable[str]) -> Mapping[str, bytes]:
         """Read one file after the other."""
@@ -170,34 +205,15 @@ class LocalPlace:
 
     def write(self, name: str, content: bytes, *, durable: bool = True) -> None:
         """Write beside and move into place."""
-        write_file(self.root / name, content, durable=durable)
+        write_bytes(self.root / name, content, is_durable=durable, makes_folder=False)
 
     def create(self, name: str, content: bytes) -> bool:
         """Write beside and link: a link is never made over a file."""
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        temporary.write_bytes(content)
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without links
-            try:
-                with path.open("xb") as file:
-                    file.write(content)
-            except FileExistsError:
-                return False
-        finally:
-            temporary.unlink(missing_ok=True)
-        return True
+        return create_bytes(self.root / name, content)
 
     def names(self, name: str = "") -> frozenset[str]:
         """List a folder."""
-        try:
-            return frozenset(os.listdir(self.root / name))
-        except FileNotFoundError:
-            return frozenset()
+        return names_in(self.root / name)
 
     def remove(self, name: str) -> None:
         """Remove a folder."""
@@ -209,15 +225,20 @@ class LocalPlace:
         folder.mkdir(parents=True)
         return folder
 
-    def take_over(self, earlier: Sequence[str], attempt: str) -> None:
-        """Copy the newest checkpoint and link the finished parts."""
+    def take_over(
+        self, earlier: Sequence[str], attempt: str, is_whole: Callable[[Path], bool]
+    ) -> None:
+        """Copy the newest whole checkpoint and link the finished parts."""
         folder = self.root / attempt
         checkpoints = [self.root / name / CHECKPOINT for name in earlier]
-        checkpoints = [path for path in checkpoints if path.exists()]
-        if checkpoints:
-            newest = max(checkpoints, key=lambda path: path.stat().st_mtime_ns)
-            shutil.copyfile(newest, folder / CHECKPOINT)
+        found = {path: path.stat().st_mtime_ns for path in checkpoints if path.exists()}
+        for path in sorted(found, key=lambda path: found[path], reverse=True):
+            if is_whole(path):
+                copy_file(path, folder / CHECKPOINT)
+                break
+            warn_of_checkpoint(str(path))
         for name in earlier:
+            remove_leftovers(self.root / name)
             _link_parts(self.root / name / PARTS, folder / PARTS)
 
     def keep(self, attempt: str) -> None:
@@ -233,10 +254,14 @@ class LocalPlace:
         try:
             folder.rename(target)
         except OSError:
-            if not (target / MANIFEST).exists():
+            if _has_manifest(target):
+                shutil.rmtree(folder, ignore_errors=True)
+                return
+            if not target.exists() or not folder.exists():
                 raise
-            shutil.rmtree(folder, ignore_errors=True)
-            return
+            self.set_aside(stage)
+            folder.rename(target)
+        sync_folder(target.parent)
         for name in OF_ATTEMPTS:
             (target / name).unlink(missing_ok=True)
         shutil.rmtree(target / PARTS, ignore_errors=True)
@@ -248,6 +273,31 @@ class LocalPlace:
     def outcome(self, stage: str) -> str | None:
         """Return the stage's own folder, where its outcome lies or will lie."""
         return stage
+
+    def set_aside(self, stage: str) -> str | None:
+        """Move what lies in the place of a stage into the folder `DAMAGED`."""
+        folder = self.root / stage
+        if not os.path.lexists(folder):
+            return None
+        aside = f"{DAMAGED}/{stage.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
+        (self.root / DAMAGED).mkdir(parents=True, exist_ok=True)
+        try:
+            folder.rename(self.root / aside)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        sync_folder(folder.parent)
+        return aside
+
+    def drop_copy(self, stage: str) -> None:
+        """Do nothing: the outcome itself is read."""
+
+    def clean(self) -> frozenset[str]:
+        """Look everywhere but among the outcomes, where nothing is written."""
+        remove_leftovers(self.root, is_recursive=False)
+        for name in _WRITTEN_TO:
+            remove_leftovers(self.root / name)
+        attempts = self.root / "attempts"
+        return frozenset(name for name in names_in(attempts) if is_left_alone(attempts / name))
 
     def fetch(self, stage: str) -> Path:
         """Return the folder itself."""
@@ -296,20 +346,37 @@ def cache_folder() -> Path:
     return Path(os.environ.get("IAC_CACHE") or "~/.cache/iac").expanduser().absolute()
 
 
-def write_file(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a file beside a path and move it into place."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    temporary.replace(path)
+def is_outcome(name: str) -> bool:
+    """Return whether a file of an attempt is part of what the stage leaves, its manifest apart.
+
+    Examples:
+        >>> is_outcome("weights.pt"), is_outcome("checkpoint.pt"), is_outcome("a.json.7.tmp")
+        (True, False, False)
+    """
+    is_of_attempt = name in OF_ATTEMPTS or name.startswith(f"{PARTS}/")
+    return not is_of_attempt and name != MANIFEST and not is_temporary(name)
 
 
 def is_finished_part(name: str) -> bool:
     """Return whether a file among the parts of an attempt will not change any more."""
-    return ".tmp" not in Path(name).suffixes
+    return not is_temporary(name)
+
+
+def warn_of_checkpoint(name: str) -> None:
+    """Say that a checkpoint is damaged and what becomes of it."""
+    way_out = "left alone; an older one is taken, or the stage starts from its beginning"
+    warn_damaged(name, "must be a whole archive", way_out=way_out)
+
+
+def _has_manifest(folder: Path) -> bool:
+    content = read_bytes(folder / MANIFEST)
+    if content is None:
+        return False
+    try:
+        from_json(content, dict)
+    except DamagedError:
+        return False
+    return True
 
 
 def _link_parts(parts: Path, into: Path) -> None:
@@ -319,12 +386,6 @@ def _link_parts(parts: Path, into: Path) -> None:
     into.mkdir(exist_ok=True)
     for path in parts.iterdir():
         target = into / path.name
-        if not is_finished_part(path.name) or target.exists():
-            continue
-        try:
-            os.link(path, target)
-        except FileNotFoundError:
-            continue
-        except OSError:  # a file system without links
-            shutil.copyfile(path, target.with_suffix(".tmp"))
-            target.with_suffix(".tmp").replace(target)
+        if is_finished_part(path.name) and path.is_file() and not target.exists():
+            with suppress(FileNotFoundError):
+                copy_file(path, target, links=True)

@@ -6,7 +6,7 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from addresses.redaction import redact
+from iac_core.checkpoint import is_whole_archive
 from iac_core.errors import ConfigError, StopRequested
 from workers.failures import PAUSE_S, FailureKind, kind_of
 from workers.lease import TIME_TO_LIVE_S, Holder, LeaseLostError
@@ -21,6 +22,7 @@ from workers.memory import PeakMemory, gpu_limited, runs_apart
 from workers.preemption import Preemption
 from workers.provenance import provenance
 from workers.reporting import FileReporter
+from workers.stage_record import DamagedStageError
 from workers.stage_store import Attempt, StageRecord, StageStore
 from workers.stages import STAGES, StageRoom
 from workers.tasks import StageTask
@@ -164,6 +166,9 @@ def _run_stage(task: StageTask, order: StageOrder, preemption: Preemption) -> St
             return StageEnd(ending="held", pid=os.getpid())
         except OSError:
             logger.warning("the lease of %s %s could not be looked at", task.kind, task.key)
+        if isinstance(error, DamagedStageError):
+            with suppress(OSError):  # the driver asks again
+                store.set_aside(error)
         end = _failed(task, error, epoch=reporter.last_epoch)
         assert end.failure is not None
         failure = replace(
@@ -193,6 +198,7 @@ def _begin(
         dead_number=order.dead_number,
         submission=order.submission,
         n_micro_batches=order.n_micro_batches,
+        is_whole=is_whole_archive,
     )
     if isinstance(attempt, Holder):
         return StageEnd(ending="held", pid=os.getpid())

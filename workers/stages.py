@@ -5,7 +5,8 @@ outcome, small plain values for the manifest.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from files.writing import whole_file, write_json, write_text
 from iac_core.backbones import build_backbone
 from iac_core.backbones.interface import Backbone
 from iac_core.backbones.nnunet_unet import NnunetSettings
@@ -22,8 +24,8 @@ from iac_core.cells.implant import ImplantedNetwork
 from iac_core.checkpoint import load_checkpoint, save_checkpoint
 from iac_core.data.prepare import prepare
 from iac_core.data.slices import PreparedData
-from iac_core.data.splits import Split, make_split
-from iac_core.errors import ConfigError
+from iac_core.data.splits import Split, SplitFileError, make_split
+from iac_core.errors import ConfigError, DataError
 from iac_core.evaluation.cost import count_macs, count_parameters
 from iac_core.evaluation.per_patient import Segment, score_patients, segment_slices
 from iac_core.nnunet.cases import PlannedCases
@@ -38,7 +40,8 @@ from iac_core.training.search import compile_kernels, search
 from iac_core.training.searches import SearchKind, search_kind
 from iac_core.types import Reporter
 from workers.provenance import OtherLoad
-from workers.stage_store import CHECKPOINT, StageStore, write_json
+from workers.stage_record import DamagedStageError
+from workers.stage_store import CHECKPOINT, StageStore
 from workers.tasks import StageTask
 
 WEIGHTS = "weights.pt"
@@ -88,18 +91,50 @@ class StageRoom:
     n_micro_batches: int = 1
 
     def parent(self, kind: str) -> Path:
-        """Return the folder of a stage that this one builds on."""
-        return self.store.folder(kind, self.task.parents[kind])
+        """Return the folder of a stage that this one builds on.
+
+        Raises:
+            DamagedStageError: If the stage is not whole, or a file is not as it was written.
+        """
+        key = self.task.parents[kind]
+        if self.store.record(kind, key) is None:
+            raise self.store.damaged(kind, key, "it has no whole manifest")
+        return self.store.folder(kind, key)
+
+    @contextmanager
+    def reading(self, kind: str) -> Iterator[Path]:
+        """Read files of a stage that this one builds on: what is wrong with them is its fault.
+
+        Only the files of older versions, which have no checksums, can fail in here.
+
+        Raises:
+            DamagedStageError: If a file cannot be read.
+        """
+        folder = self.parent(kind)
+        try:
+            yield folder
+        except DamagedStageError:
+            raise
+        except (DataError, SplitFileError, FileNotFoundError) as error:
+            reason = str(error).splitlines()[0]
+            raise self.store.damaged(kind, self.task.parents[kind], reason) from error
 
     def data(self) -> PreparedData:
         """Open the prepared slices; CT is normalised by the split's training patients."""
-        data = PreparedData.open(self.parent("prepare"))
+        with self.reading("prepare") as folder:
+            data = PreparedData.open(folder)
         return data.with_ct_of(self.split(data).train)
+
+    def weights(self, kind: str) -> dict[str, Any]:
+        """Return the trained weights of a stage that this one builds on."""
+        with self.reading(kind) as folder:
+            return load_checkpoint(folder / WEIGHTS)
 
     def split(self, data: PreparedData) -> Split:
         """Return the split of the job, the saved one where a pre-training saved it."""
         if "pretrain" in self.task.parents:
-            return Split.load(self.parent("pretrain") / SPLIT)
+            with self.reading("pretrain") as folder:
+                return Split.load(folder / SPLIT)
         return make_split(data.patients, self.task.job.settings.split, data.official_test)
 
     def training_room(self, data: PreparedData, split: Split) -> TrainingRoom:
@@ -174,24 +209,22 @@ def search_stage(room: StageRoom) -> Outcome:
         seed=job.seed,
     )
     genotype = record.genotype.to_json()
-    (room.folder / GENOTYPE).write_text(genotype, encoding="utf-8")
-    write_json(room.folder / EVENTS, record.events)
-    write_json(room.folder / CURVE, record.curve)
-    write_json(
-        room.folder / LIVENESS,
-        {"looks": record.looks, "contribution": record.contribution.tolist()},
-    )
+    write_text(room.folder / GENOTYPE, genotype)
+    _write(room, EVENTS, record.events)
+    _write(room, CURVE, record.curve)
+    _write(room, LIVENESS, {"looks": record.looks, "contribution": record.contribution.tolist()})
     arrays: dict[str, Any] = {name: getattr(record, name) for name in _RECORDED}
     for name in ("n_weight_steps", "n_architecture_steps", "n_scored_slices"):
         arrays[name] = np.array([entry[name] for entry in record.curve], dtype=np.int64)
-    np.savez_compressed(
-        room.folder / TRAJECTORY,
-        edges=np.asarray(record.edges),
-        operations=np.asarray(record.operations),
-        alive_since=record.evidence.alive_since,
-        evidence_bound=np.float64(record.evidence.bound),
-        **arrays,
-    )
+    with whole_file(room.folder / TRAJECTORY) as file:
+        np.savez_compressed(
+            file,
+            edges=np.asarray(record.edges),
+            operations=np.asarray(record.operations),
+            alive_since=record.evidence.alive_since,
+            evidence_bound=np.float64(record.evidence.bound),
+            **arrays,
+        )
     return {
         "genotype": genotype,
         "search_is_alive": record.is_alive,
@@ -222,10 +255,10 @@ def _search_of_kind(room: StageRoom, kind: SearchKind) -> Outcome:
         seed=job.seed,
     )
     genotype = found.genotype.to_json()
-    (room.folder / GENOTYPE).write_text(genotype, encoding="utf-8")
+    write_text(room.folder / GENOTYPE, genotype)
     files = {EVENTS: found.events, CURVE: found.curve, **found.files()}
     for name, content in files.items():
-        write_json(room.folder / name, content)
+        _write(room, name, content)
     return {
         "genotype": genotype,
         "search_s": found.search_s,
@@ -270,7 +303,7 @@ def evaluate_stage(room: StageRoom) -> Outcome:
         job.settings.evaluate,
         room.reporter,
     )
-    write_json(room.folder / PATIENTS, rows)
+    _write(room, PATIENTS, rows)
     parameters = count_parameters(module)
     cells = module.implant.cell_parameters() if isinstance(module, ImplantedNetwork) else ()
     shape = (1, data.n_channels, *data.slice_shape)
@@ -305,7 +338,7 @@ def final_network(room: StageRoom, data: PreparedData) -> nn.Module:
     module = _as_module(_network(room, data))
     if "retrain" not in room.task.parents:
         return module
-    state = load_checkpoint(room.parent("retrain") / WEIGHTS)
+    state = room.weights("retrain")
     missing, unexpected = module.load_state_dict(state, strict=False)
     if unexpected or any(not name.startswith("implant.backbone.") for name in missing):
         raise ConfigError(f"retrained weights must fit the network, got {unexpected} {missing}")
@@ -330,13 +363,18 @@ def _segment(room: StageRoom, module: nn.Module, data: PreparedData) -> Segment:
 def _keep(room: StageRoom, result: FitResult) -> Outcome:
     """Write weights and curve of a training; return its outcome."""
     save_checkpoint(room.folder / WEIGHTS, result.state)
-    write_json(room.folder / CURVE, result.curve)
+    _write(room, CURVE, result.curve)
     return {
         "seconds": sum(entry["seconds"] for entry in result.curve),
         "best_epoch": result.best_epoch,
         "best_validation_dice": result.best_dice,
         **({} if result.start_dice is None else {"start_validation_dice": result.start_dice}),
     }
+
+
+def _write(room: StageRoom, name: str, value: object) -> None:
+    """Write plain values; what was not measured is NaN."""
+    write_json(room.folder / name, value, takes_nan=True, is_indented=True)
 
 
 def _fresh_backbone(room: StageRoom, data: PreparedData) -> Backbone:
@@ -361,7 +399,7 @@ def _fresh_backbone(room: StageRoom, data: PreparedData) -> Backbone:
 
 def _trained_backbone(room: StageRoom, data: PreparedData) -> Backbone:
     backbone = _fresh_backbone(room, data)
-    _as_module(backbone).load_state_dict(load_checkpoint(room.parent("pretrain") / WEIGHTS))
+    _as_module(backbone).load_state_dict(room.weights("pretrain"))
     return backbone
 
 

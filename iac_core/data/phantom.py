@@ -16,6 +16,7 @@ from jaxtyping import Float, Integer
 from numpy import ndarray
 from scipy.ndimage import gaussian_filter, zoom
 
+from files.writing import write_text
 from iac_core.config import require_at_least
 from iac_core.data.nifti import write_nifti
 from iac_core.errors import ConfigError
@@ -75,7 +76,7 @@ def write_phantom(root: Path, settings: PhantomSettings) -> bool:
     for number in range(1, settings.n_patients + 1):
         _write_patient(partial / f"patient{number:03d}", number, settings)
     partial.rename(root / "training")
-    note.write_text(wanted, encoding="utf-8")
+    write_text(note, wanted)
     return True
 
 
@@ -128,7 +129,7 @@ def _write_patient(folder: Path, number: int, settings: PhantomSettings) -> None
         write_nifti(folder / f"{name}.nii.gz", image, affine)
         write_nifti(folder / f"{name}_gt.nii.gz", labels, affine)
     info = f"ED: 1\nES: {systole}\nGroup: PHANTOM\nNbFrame: 30\n"
-    (folder / "Info.cfg").write_text(info, encoding="utf-8")
+    write_text(folder / "Info.cfg", info, is_durable=False)
 
 
 def _draw_heart(generator: np.random.Generator) -> _Heart:

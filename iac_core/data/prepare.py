@@ -5,17 +5,19 @@ crash is not prepared again. At the end the parts become the arrays that trainin
 """
 
 import json
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy import ndarray
 
+from files.reading import warn_damaged
+from files.writing import whole_file, write_json
+from iac_core.checkpoint import is_whole_archive
 from iac_core.config import PrepareSettings
 from iac_core.data.check import load_checked
 from iac_core.data.intensities import clip_to_histogram, foreground_histogram, zscore
@@ -70,7 +72,7 @@ def prepare(
     for position, (ref, path) in enumerate(zip(refs, paths, strict=True)):
         if reporter.should_stop():
             raise StopRequested("preparation stopped")
-        if not path.exists():
+        if not is_whole_part(path):
             write_part(path, _part(ref, load_checked(dataset, ref), description, settings))
         reporter.progress(epoch=position + 1, n_epochs=len(refs))
     summary = write_slices(
@@ -175,12 +177,18 @@ def training_slices(labels: ndarray, ref: VolumeRef, settings: PrepareSettings) 
 
 def write_part(path: Path, part: dict[str, ndarray]) -> None:
     """Write arrays as a part: the file is whole or absent."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with whole_file(path) as file:
         np.savez(file, allow_pickle=False, **part)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+
+
+def is_whole_part(path: Path) -> bool:
+    """Return whether a part is there and as it was written; a damaged one is made again."""
+    if not path.exists():
+        return False
+    is_whole = is_whole_archive(path)
+    if not is_whole:
+        warn_damaged(str(path), "must be a whole archive", way_out="made again")
+    return is_whole
 
 
 def _read_part(path: Path) -> dict[str, ndarray]:
@@ -243,7 +251,7 @@ def write_slices(
         "trains": trains,
         "volumes": [asdict(volume) for volume in volumes],
     }
-    (into / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    write_json(into / INDEX, index)
     return PreparedSummary(
         n_patients=len({volume.patient_id for volume in volumes}),
         n_volumes=len(volumes),
@@ -255,7 +263,7 @@ def write_slices(
 class _Growing:
     """A ``.npy`` file that grows along its first axis."""
 
-    def __init__(self, file: BinaryIO, entry_shape: tuple[int, ...], dtype: type) -> None:
+    def __init__(self, file: IO[bytes], entry_shape: tuple[int, ...], dtype: type) -> None:
         self._file = file
         self._entry_shape = entry_shape
         self._dtype = np.dtype(dtype)
@@ -287,7 +295,7 @@ class _Growing:
 
 @contextmanager
 def _growing_array(path: Path, entry_shape: tuple[int, ...], dtype: type) -> Iterator[_Growing]:
-    with path.open("wb") as file:
+    with whole_file(path) as file:
         array = _Growing(file, entry_shape, dtype)
         yield array
         array.close()

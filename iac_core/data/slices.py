@@ -1,6 +1,5 @@
 """Prepared slices: memory-mapped arrays that every worker of a machine shares, and their index."""
 
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 from numpy import ndarray
 
+from files.encoding import from_json
 from iac_core.data.intensities import N_BINS, CtStatistics
 from iac_core.data.transforms import VolumeGeometry, probabilities_to_volume
 from iac_core.errors import DataError, Problem
@@ -114,10 +114,25 @@ class PreparedData:
             DataError: If a file is missing or does not fit the index.
         """
         try:
-            index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            index = from_json((folder / INDEX).read_bytes(), dict)
             images, labels, reference, histograms = (_mapped(folder / name) for name in _ARRAYS)
         except (OSError, ValueError) as error:
             raise _damaged(folder, str(error)) from error
+        try:
+            return cls._of(folder, index, images, labels, reference, histograms)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _damaged(folder, f"an index without or with another {error}") from error
+
+    @classmethod
+    def _of(
+        cls,
+        folder: Path,
+        index: Mapping[str, Any],
+        images: ndarray,
+        labels: ndarray,
+        reference: ndarray,
+        histograms: ndarray,
+    ) -> "PreparedData":
         n_slices = len(index["trains"])
         if len(images) != n_slices or len(labels) != n_slices:
             raise _damaged(folder, f"{len(images)} images and {len(labels)} labels of {n_slices}")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from files.encoding import DamagedError, from_json
+from files.writing import write_text
 from iac_core.bounded_yaml import read_text
 from iac_core.config import SplitSettings
 from iac_core.errors import ConfigError
@@ -16,6 +18,10 @@ from iac_core.registry import did_you_mean
 from iac_core.seeding import numpy_generator
 
 _PARTS = ("train", "validation", "test")
+
+
+class SplitFileError(ConfigError):
+    """A saved split is damaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,22 +40,32 @@ class Split:
 
     def save(self, path: Path) -> None:
         """Write the parts and their hash."""
-        text = json.dumps({**asdict(self), "hash": self.hash}, indent=1)
-        path.write_text(text, encoding="utf-8")
+        write_text(path, json.dumps({**asdict(self), "hash": self.hash}, indent=1))
 
     @classmethod
     def load(cls, path: Path) -> "Split":
         """Read what `save` wrote.
 
         Raises:
-            ConfigError: If the parts no longer have the saved hash.
+            SplitFileError: If the file is damaged, or its parts no longer have the saved hash.
         """
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        split = cls(**{part: tuple(raw[part]) for part in _PARTS})
-        if split.hash != raw["hash"]:
-            raise ConfigError(
-                f"{path}: the split must have the hash {raw['hash']}, got {split.hash}; "
-                "the file was changed, delete the stage to make it again"
+        return cls.from_json(path.read_bytes(), str(path))
+
+    @classmethod
+    def from_json(cls, content: bytes, name: str) -> "Split":
+        """Return what `save` wrote into a file of a name; raises as `load`."""
+        way_out = f"the file was changed, delete the folder {Path(name).parent} to make it again"
+        try:
+            raw = from_json(content, dict)
+            split = cls(**{part: tuple(raw[part]) for part in _PARTS})
+            saved = raw["hash"]
+        except (DamagedError, KeyError, TypeError) as error:
+            raise SplitFileError(
+                f"{name}: a split must hold its parts and their hash, got {error}; {way_out}"
+            ) from error
+        if split.hash != saved:
+            raise SplitFileError(
+                f"{name}: the split must have the hash {saved}, got {split.hash}; {way_out}"
             )
         return split
 

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from files.encoding import from_json
+from files.writing import write_text
 from iac_core.backbones.nnunet_unet import NnunetUNet
-from iac_core.checkpoint import load_checkpoint, save_checkpoint
+from iac_core.checkpoint import resume_from, save_checkpoint
 from iac_core.nnunet import CONFIGURATION, N_DATASET
 from iac_core.seeding import derive_seed
 
@@ -78,8 +80,9 @@ def train(order: dict[str, Any]) -> None:
     torch.manual_seed(derive_seed(order["seed"], "backbone"))
     kind = _stage_trainer(base, order)
     trainer = kind(plans, CONFIGURATION, 0, dataset, torch.device(order["device"]))
-    if Path(order["checkpoint"]).exists():
-        trainer.go_on()
+    state = resume_from(Path(order["checkpoint"]))
+    if state is not None:
+        trainer.go_on(state)
     trainer.run_training()
     network: Any = getattr(trainer.network, "_orig_mod", trainer.network)
     host = NnunetUNet(network.cpu(), n_channels=order["n_channels"])
@@ -148,10 +151,9 @@ def _stage_trainer(base: type, order: dict[str, Any]) -> Any:  # noqa: ANN401 - 
         def _stateful(self) -> tuple[Any, Any]:
             return getattr(self.network, "_orig_mod", self.network), self.optimizer
 
-        def go_on(self) -> None:
+        def go_on(self, state: dict[str, Any]) -> None:
             """Take up the checkpoint."""
             self.initialize()
-            state = load_checkpoint(checkpoint)
             network, optimiser = self._stateful()
             network.load_state_dict(state["network"])
             optimiser.load_state_dict(state["optimiser"])
@@ -201,8 +203,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - a log of nnU-Net
 
 
 def _write(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    # nnU-Net reads most of these, and knows nothing of checksums.
+    write_text(path, json.dumps(value, indent=1))
 
 
 def _end_with_the_input() -> None:
@@ -217,7 +219,7 @@ def _end_with_the_input() -> None:
 
 def main(path: Path) -> None:
     """Run the command of an order."""
-    order = json.loads(path.read_text(encoding="utf-8"))
+    order = from_json(path.read_bytes(), dict)
     _end_with_the_input()
     torch.set_num_threads(max(1, int(os.environ["nnUNet_def_n_proc"])))
     {"plan": plan, "train": train}[order["command"]](order)

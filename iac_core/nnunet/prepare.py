@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from files.checksums import checksum_of_file, damage_of
+from files.encoding import from_json
+from files.reading import warn_damaged
+from files.writing import whole_path, write_json
 from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.config import PrepareSettings
 from iac_core.data.check import load_checked
@@ -18,6 +22,7 @@ from iac_core.data.prepare import (
     PARTS,
     PreparedSummary,
     axes_of,
+    is_whole_part,
     packed_labels,
     training_slices,
     write_part,
@@ -79,7 +84,7 @@ def prepare_by_nnunet(
     for position, ref in enumerate(refs):
         if reporter.should_stop():
             raise StopRequested("preparation stopped")
-        if not _part(parts, ref).exists():
+        if not _is_whole_case(parts, ref):
             _write_case(parts, ref, load_checked(dataset, ref), description)
         reporter.progress(epoch=position + 1, n_epochs=len(refs))
     places = {"raw": into / _RAW, "preprocessed": into / PREPROCESSED, "results": into / _RAW}
@@ -101,10 +106,7 @@ def prepare_by_nnunet(
         n_processes=n_processes,
         reporter=reporter,
     )
-    planned.write_text(
-        json.dumps({"dataset": _DATASET, **json.loads(planned.read_text(encoding="utf-8"))}),
-        encoding="utf-8",
-    )
+    write_json(planned, {"dataset": _DATASET, **from_json(planned.read_bytes(), dict)})
     _write_split(into, refs, split)
     cases = PlannedCases(into)
     summary = write_slices(
@@ -156,10 +158,11 @@ def _write_case(
         [*volume.image, indices],
         strict=True,
     )
+    sums = {}
     for path, array in files:
-        temporary = path.with_suffix(".tmp.nii")
-        write_nifti(temporary, np.ascontiguousarray(turn(array, order, signs)), grid)
-        temporary.replace(path)
+        with whole_path(path, suffix=".nii") as temporary:
+            write_nifti(temporary, np.ascontiguousarray(turn(array, order, signs)), grid)
+        sums[path.name] = checksum_of_file(path)
     shape = volume.labels.shape
     described = PreparedVolume(
         patient_id=ref.patient_id,
@@ -184,8 +187,23 @@ def _write_case(
             "reference": packed_labels(volume.labels),
             "histogram": np.zeros((len(volume.image), 0), dtype=np.uint32),
             "volume": np.array(json.dumps(asdict(described))),
+            "files": np.array(json.dumps(sums)),
         },
     )
+
+
+def _is_whole_case(parts: Path, ref: VolumeRef) -> bool:
+    """Whether the part of a volume and its files are there and as they were written."""
+    path = _part(parts, ref)
+    if not is_whole_part(path):
+        return False
+    with np.load(path, allow_pickle=False) as part:
+        if "files" not in part.files:
+            return True  # of an older version
+        wrong = damage_of(parts, json.loads(str(part["files"])))
+    if wrong:
+        warn_damaged(str(parts), wrong, way_out="made again in part")
+    return wrong is None
 
 
 def _header(refs: Sequence[VolumeRef], description: DatasetDescription) -> dict[str, Any]:
@@ -212,7 +230,7 @@ def _write_split(into: Path, refs: Sequence[VolumeRef], split: Split) -> None:
         for name, patients in (("train", split.train), ("val", split.validation))
     }
     path = into / PREPROCESSED / _DATASET / "splits_final.json"
-    path.write_text(json.dumps([entry], indent=1), encoding="utf-8")
+    write_json(path, [entry], is_indented=True)
 
 
 def _flip_axes(description: DatasetDescription, transposition: Sequence[int]) -> list[str]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from files.writing import write_json
 from iac_core.errors import ConfigError, NnunetError, StopRequested
 from iac_core.types import Reporter
 
@@ -66,7 +67,7 @@ def run_apart(
     """
     require_nnunet()
     path = folder / _ORDER
-    path.write_text(json.dumps({"command": command, **order}), encoding="utf-8")
+    write_json(path, {"command": command, **order}, is_durable=False)
     progress = _Progress(folder / PROGRESS, reporter)
     n_to_augment = os.environ.get("nnUNet_n_proc_DA", str(n_processes if n_processes > 1 else 0))
     environment = {

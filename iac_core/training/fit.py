@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iac_core.checkpoint import load_checkpoint, save_checkpoint
+from iac_core.checkpoint import resume_from, save_checkpoint
 from iac_core.config import AugmentationSettings, PretrainSettings, RetrainSettings
 from iac_core.data.slices import PreparedData
 from iac_core.data.splits import Split
@@ -265,9 +265,9 @@ class _Fit:
 
     def load(self) -> None:
         """Go on from the checkpoint if there is one."""
-        if not self.room.checkpoint_path.exists():
+        saved = resume_from(self.room.checkpoint_path)
+        if saved is None:
             return
-        saved = load_checkpoint(self.room.checkpoint_path)
         self.network.load_state_dict(saved["network"], strict=not self.frozen_prefixes)
         self.optimiser.load_state_dict(saved["optimiser"])
         self.epoch, self.step, self.seconds = saved["epoch"], saved["step"], saved["seconds"]

@@ -16,7 +16,7 @@ import numpy as np
 
 from iac_core.backbones.interface import Backbone
 from iac_core.cells.genotype import Genotype
-from iac_core.checkpoint import load_checkpoint, save_checkpoint
+from iac_core.checkpoint import resume_from, save_checkpoint
 from iac_core.config import CellSettings, SearchSettings
 from iac_core.errors import StopRequested
 from iac_core.searches.elimination import Elimination
@@ -246,9 +246,9 @@ class OneShot:
 
     def load(self) -> None:
         """Go on from the checkpoint if there is one."""
-        if not self.room.checkpoint_path.exists():
+        saved = resume_from(self.room.checkpoint_path)
+        if saved is None:
             return
-        saved = load_checkpoint(self.room.checkpoint_path)
         self.training.load_state_dict(saved["training"])
         self.progress = _Progress(**saved["progress"])
 

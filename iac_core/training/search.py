@@ -21,7 +21,7 @@ from iac_core.backbones.interface import Backbone
 from iac_core.cells.genotype import Genotype, discretise
 from iac_core.cells.implant import Supernet
 from iac_core.cells.search_cell import SearchCell
-from iac_core.checkpoint import load_checkpoint, save_checkpoint
+from iac_core.checkpoint import resume_from, save_checkpoint
 from iac_core.config import CellSettings, SearchSettings
 from iac_core.errors import ConfigError, StopRequested
 from iac_core.pruners.contract import check_decision
@@ -369,9 +369,9 @@ class Search:
 
     def load(self) -> None:
         """Go on from the checkpoint if there is one."""
-        if not self.room.checkpoint_path.exists():
+        saved = resume_from(self.room.checkpoint_path)
+        if saved is None:
             return
-        saved = load_checkpoint(self.room.checkpoint_path)
         active = saved["active"].numpy()
         self.remove_operations(active)
         self.architecture.load_state_dict(saved["architecture"])

@@ -23,6 +23,7 @@ from orchestrator.printed import printed
 from orchestrator.session import tables
 from orchestrator.spec import DatasetSettings, load_sweep
 from orchestrator.target import DEFAULT_RUNS
+from workers.stage_store import StageStore
 
 if TYPE_CHECKING:
     from orchestrator.doctor import Finding
@@ -42,6 +43,12 @@ def doctor(
     address: Annotated[
         str, typer.Option(envvar="RAY_ADDRESS", help="That cluster; the one of this machine.")
     ] = "auto",
+    store: Annotated[
+        bool, typer.Option("--store", help="Also compare every stored file with its checksum.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set damaged stages aside: the next run makes them.")
+    ] = False,
 ) -> None:
     """Look at versions, devices, disk, tracking and data folders: ok, or the way out."""
     from orchestrator.doctor import examine
@@ -61,6 +68,11 @@ def doctor(
     is_fine = _show(examine(runs_dir, uri, folders, experiment=experiment))
     if sweep is not None:
         is_fine &= _show(examine_sweep(session))
+    if store or repair:
+        from orchestrator.store_care import examine_store
+
+        stages = StageStore(runs_dir / "store") if sweep is None else session.store
+        is_fine &= _show(examine_store(stages, repairs=repair))
     if cluster:
         from orchestrator.nodes import examine_nodes
         from orchestrator.ray_executor import RayExecutor

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from files.writing import write_text
 from iac_core.errors import ConfigError
 from iac_core.registry import did_you_mean
 from orchestrator.cli.application import app, study_app
@@ -154,7 +155,7 @@ def replay(
         out.print(f"{missing} of {len(cells)} full searches are not finished and left out.")
     session.run_dir.mkdir(parents=True, exist_ok=True)
     path = session.run_dir / "replay.csv"
-    table.to_csv(path, index=False)
+    write_text(path, table.to_csv(index=False))
     out.print(Text(f"every cell   {path}"), soft_wrap=True)
 
 

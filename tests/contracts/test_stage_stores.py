@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -13,10 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from files.encoding import to_json
 from iac_core.data.prepare import PARTS
+from iac_core.errors import ConfigError
 from workers.lease import Holder, Lease, LeaseLostError, LeaseWatch, holder
 from workers.places import LocalPlace, open_place
+from workers.stage_record import DamagedStageError
 from workers.stage_store import CHECKPOINT, Attempt, StageStore
+from workers.store_version import STAMP, VERSION
 
 ROOT = Path(__file__).parents[2]
 STAGE = "search/k"
@@ -367,3 +372,184 @@ def test_the_small_files_of_a_place(root):
     place.remove("a")
     assert place.names() == frozenset()
     shutil.rmtree(root, ignore_errors=True)
+
+
+def change(store, name, change_bytes):
+    """Change the bytes of a file where the store keeps it."""
+    place = store.place
+    if isinstance(place, LocalPlace):
+        path = Path(place.root) / name
+        path.write_bytes(change_bytes(path.read_bytes()))
+    else:
+        place.write(name, change_bytes(place.read(name)))
+
+
+def flipped(content):
+    place = len(content) // 5
+    return content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
+
+
+DAMAGES = {
+    "flipped": flipped,
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+}
+
+
+def published(store):
+    attempt = begin(store)
+    (attempt.folder / "weights.pt").write_bytes(bytes(range(256)))
+    return finish(attempt)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_of_a_stage_is_told_and_computed_again(root, damage, change_host, caplog):
+    record = published(StageStore(root))
+    assert record.files == {"weights.pt": [256, "29058c73"]}
+    change_host()
+    store = StageStore(root)
+    assert store.damage("search", "k") is None
+    folder = store.place.outcome("search/k")
+    change(store, f"{folder}/weights.pt", DAMAGES[damage])
+    change_host()
+    store = StageStore(root)
+    with pytest.raises(DamagedStageError, match=r"weights\.pt must have") as error:
+        store.read("search", "k", "weights.pt")
+    assert "weights.pt must have" in store.damage("search", "k")
+    with pytest.raises(DamagedStageError):
+        store.folder("search", "k")
+    again = pickle.loads(pickle.dumps(error.value))
+    assert (again.kind, again.key, str(again)) == ("search", "k", str(error.value))
+    assert store.set_aside(again)
+    assert any(f"{root}/search/k" in message for message in caplog.messages)
+    assert store.record("search", "k") is None
+    attempt = begin(store)
+    assert store.publish_finished("search", "k") is None
+    (attempt.folder / "weights.pt").write_bytes(b"again")
+    finish(attempt, value=2)
+    assert store.set_aside(again)  # of what is whole by now nothing is taken away
+    assert StageStore(root).read("search", "k", "weights.pt") == b"again"
+    assert StageStore(root).damage("search", "k") is None
+
+
+def test_a_missing_file_of_a_stage_is_told(root, change_host):
+    published(StageStore(root))
+    change_host()
+    store = StageStore(root)
+    if isinstance(store.place, LocalPlace):
+        (root / "search" / "k" / "weights.pt").unlink()
+    else:
+        store.place._delete([f"{store.place.outcome('search/k')}/weights.pt"])
+    with pytest.raises(DamagedStageError, match=r"weights\.pt is missing"):
+        store.read("search", "k", "weights.pt")
+    with pytest.raises(DamagedStageError, match=r"weights\.pt is missing"):
+        store.folder("search", "k")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_manifest_never_happened(root, damage, change_host, caplog):
+    published(StageStore(root))
+    store = StageStore(root)
+    change(store, "search/k/manifest.json", DAMAGES[damage])
+    change_host()
+    store = StageStore(root)
+    for _ in range(2):
+        assert store.record("search", "k") is None
+        assert store.records("search", ["k"]) == []
+    (message,) = [one for one in caplog.messages if "search/k/manifest.json" in one]
+    assert "counts as absent" in message
+    attempt = begin(store)
+    if store.publish_finished("search", "k") is None:  # of a bucket the attempt's manifest is left
+        finish(attempt, value=1)
+    else:
+        attempt.clear()
+    assert StageStore(root).record("search", "k").outcome == {"value": 1}
+    assert StageStore(root).damage("search", "k") is None
+
+
+def test_a_stage_whose_files_have_no_checksums_is_whole(root):
+    """As versions before wrote them."""
+    attempt = begin(StageStore(root))
+    (attempt.folder / "weights.pt").write_bytes(b"x")
+    finish(attempt)
+    store = StageStore(root)
+    raw = json.loads(store.place.read("search/k/manifest.json"))
+    del raw["files"], raw["checksum"]
+    store.place.write("search/k/manifest.json", json.dumps(raw, indent=1).encode())
+    store = StageStore(root)
+    assert store.record("search", "k").files is None
+    assert store.damage("search", "k") is None
+    assert store.read("search", "k", "weights.pt") == b"x"
+    assert (store.folder("search", "k") / "weights.pt").read_bytes() == b"x"
+
+
+def test_what_is_damaged_is_not_taken_from_a_process_that_works_on_it(root):
+    store = StageStore(root)
+    published(store)
+    change(store, f"{store.place.outcome('search/k')}/weights.pt", flipped)
+    error = store.damaged("search", "k", "weights.pt")
+    with Lease.take(store.lease_place("search", "k"), time_to_live_s=60.0):
+        assert not store.set_aside(error)
+        assert store.record("search", "k") is not None
+    assert store.set_aside(error)
+    assert store.record("search", "k") is None
+
+
+@pytest.mark.parametrize("name", ["attempt.json", "progress.json", "outcome.json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_note_of_an_attempt_counts_as_absent(root, name, damage, caplog):
+    store = StageStore(root)
+    attempt = begin(store)
+    attempt.report({"epoch": 3})
+    attempt.give_up("failed", error="x", kind="code")
+    change(store, f"{attempt.name}/{name}", DAMAGES[damage])
+    store = StageStore(root)
+    rows = store.attempts("search", "k")
+    assert store.attempts("search", "k") == rows
+    assert len([one for one in caplog.messages if name in one]) == 1
+    if name == "attempt.json":
+        assert rows == []
+    else:
+        assert rows[0]["outcome"] == ("lost" if name == "outcome.json" else "failed")
+        assert rows[0]["epoch"] == (0 if name == "progress.json" else 3)
+    assert store.progress("search", "k") == (None if name == "progress.json" else {"epoch": 3})
+    assert finish(begin(store)).outcome == {"value": 1}
+
+
+def test_of_damaged_checkpoints_the_newest_that_is_whole_is_taken_over(root, change_host, caplog):
+    for content in (b"whole 1", b"whole 2", b"torn"):
+        change_host()
+        attempt = begin(StageStore(root))
+        (attempt.folder / CHECKPOINT).write_bytes(content)
+        attempt.report({"epoch": 1})
+        time.sleep(1.1 if isinstance(root, str) else 0.01)  # a bucket's clock counts seconds
+    change_host()
+    store = StageStore(root)
+    is_whole = lambda path: path.read_bytes().startswith(b"whole")  # noqa: E731
+    taken = store.begin("search", "k", device="cpu", dead_number=99, is_whole=is_whole)
+    assert (taken.folder / CHECKPOINT).read_bytes() == b"whole 2"
+    (message,) = [one for one in caplog.messages if CHECKPOINT in one]
+    assert attempt.name in message
+    taken.give_up("stopped")
+    none = store.begin("search", "k", device="cpu", dead_number=99, is_whole=lambda path: False)
+    assert not (none.folder / CHECKPOINT).exists()
+
+
+def test_a_store_is_stamped_once_and_one_of_a_later_version_is_refused(root, caplog):
+    store = StageStore(root)
+    store.check(writes=False)
+    assert store.place.read(STAMP) is None  # looking writes nothing
+    published(store)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: StageStore(root).check(writes=True), range(4)))
+    stamp = store.place.read(STAMP)
+    assert json.loads(stamp)["version"] == VERSION
+    assert store.record("search", "k") is not None
+    store.place.write(STAMP, stamp[:9])
+    StageStore(root).check(writes=True)
+    assert store.place.read(STAMP) == stamp
+    assert any(STAMP in message for message in caplog.messages)
+    store.place.write(STAMP, to_json({"version": VERSION + 1}))
+    for writes in (True, False):
+        with pytest.raises(ConfigError, match=f"got version {VERSION + 1}"):
+            StageStore(root).check(writes=writes)

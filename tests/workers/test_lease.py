@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from workers.lease import Holder, Lease, LeaseLostError, LeaseWatch, holder
@@ -150,10 +151,43 @@ def test_a_stopped_process_beats_no_more_and_a_running_one_does(tmp_path):
         process.wait()
 
 
+def test_a_step_of_the_wall_clock_takes_no_lease(tmp_path, monkeypatch):
+    process = other_holder(tmp_path, 600)
+    boot_time = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot_time + 60.0)
+    assert not holder(tmp_path).is_known_dead
+    assert isinstance(take(tmp_path), Holder)
+    process.kill()
+    process.wait()
+    assert holder(tmp_path).is_known_dead
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"pid": 1}', b"\xff"])
+def test_a_damaged_lease_is_left_to_run_out(content, tmp_path):
+    take(tmp_path).stop()
+    (tmp_path / "lease.000001.json").write_bytes(content)
+    (tmp_path / "lease.000001.beat").write_bytes(b"\x00")
+    clock = Clock()
+    watch = LeaseWatch(tmp_path, 10.0, clock)
+    assert watch.dead_number() is None
+    assert isinstance(take(tmp_path), Holder)
+    clock.now = 11.0
+    assert watch.dead_number() == 1
+    with take(tmp_path, dead_number=1) as lease:
+        assert lease.number == 2
+
+
+def test_a_folder_in_the_place_of_a_lease_is_left_to_run_out(tmp_path):
+    (tmp_path / "lease.000001.json").mkdir()
+    assert holder(tmp_path).number == 1
+    with take(tmp_path, dead_number=1) as lease:
+        assert lease.number == 2
+
+
 def test_a_process_of_another_machine_is_not_looked_up(tmp_path, monkeypatch):
     process = other_holder(tmp_path, 600)
     process.kill()
     process.wait()
-    monkeypatch.setattr("workers.lease._machine", lambda: "another boot")
+    monkeypatch.setattr("files.processes.machine", lambda: "another boot")
     assert not holder(tmp_path).is_known_dead
     assert isinstance(take(tmp_path), Holder)

@@ -1,0 +1,6 @@
+"""What every command imports; the server that is forked imports it once."""
+
+import importlib
+
+for _name in ("orchestrator.cli", "orchestrator.reporting", "results.report", "workers.stages"):
+    importlib.import_module(_name)
