@@ -20,6 +20,7 @@ LARGEST: dict[str, float] = {
     "filters": 16_384,
     "decoder_channels": 16_384,
     "width": 16_384,
+    "max_width": 16_384,
     "branch_width": 16_384,
     "hidden": 16_384,
     "n_heads": 1024,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from iac_core.backbones.encoders import Encoder
 from iac_core.backbones.interface import Adapter, SkipSite, fit_to, keep_skip, recorded_sites
-from iac_core.config import require
+from iac_core.config import require, require_at_least
 
 _N_SKIPS = 4
 _BLOCKS = (3, 4, 6, 3)
@@ -40,6 +40,7 @@ class SmpVgg13UNetSettings:
 
     def __post_init__(self) -> None:
         is_multiple = self.width >= 4 and self.width % 4 == 0
+        require_at_least(4, width=self.width)
         require(is_multiple, "width must be a multiple of 4", self.width)
 
     @property

@@ -31,7 +31,7 @@ class MixedBlockSettings:
 
     def __post_init__(self) -> None:
         MixedGenotype.from_text(self.genotype)
-        require_at_least(1, width=self.width)
+        require_at_least(1, width=self.width, max_width=self.max_width)
         is_even = self.max_width >= self.width and self.max_width % 2 == 0
         require(is_even, "max_width must be even and at least width", self.max_width)
 
