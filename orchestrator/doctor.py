@@ -16,7 +16,6 @@ from iac_core.errors import ConfigError
 from orchestrator.disk import LEAST_FREE_GIB, existing_part, free_gib, write_trouble
 from orchestrator.spec import DatasetSettings
 from results.errors import TrackingError
-from results.tracking.trial import try_tracking
 
 _PACKAGES = {"torch": "2.13", "ray": "2.60", "mlflow": "3.17", "optuna": "5.0", "monai": "1.6"}
 
@@ -95,6 +94,8 @@ def _disk(runs_dir: Path) -> Finding:
 
 
 def _tracking(uri: str, experiment: str | None) -> Finding:
+    from results.tracking.trial import try_tracking
+
     try:
         text = try_tracking(uri, experiment)
     except TrackingError as error:

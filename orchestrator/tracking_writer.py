@@ -106,6 +106,8 @@ class BackgroundTracker:
 
     def close(self, status: str) -> None:
         """Wait until everything is written or known to be unsent, then end the parent run."""
+        if not self.trouble and not self._is_settled.is_set():
+            self.wait_until_open()
         self._is_closing.set()
         self._queue.put(None)
         self._join()

@@ -120,11 +120,15 @@ WRITES_AND_WHY = {
     ("iac_core/nnunet/commands.py", "open"): "adds lines that another process reads meanwhile",
     ("iac_core/nnunet/run_apart.py", "open"): "nnU-Net's log grows; reads of its progress",
     ("iac_core/training/kept_features.py", "TemporaryFile"): "has no name, and ends with its user",
-    ("orchestrator/tracking.py", "link"): "MLflow's database, which SQLite writes",
-    ("orchestrator/tracking.py", "replace"): "the same, where there are no links",
+    ("orchestrator/cli/commands.py", "open"): "of nothing: the null device",
+    ("orchestrator/disk.py", "TemporaryFile"): "has no name: whether a folder can be written to",
+    ("orchestrator/tracking_writer.py", "open"): "a connection",
     ("orchestrator/tracking.py", "write_text"): "in a temporary folder, for MLflow to copy",
     ("orchestrator/study_journal.py", "open"): "a journal grows by lines, each with its checksum",
     ("orchestrator/watch.py", "touch"): "an empty file is a signal",
+    ("results/tracking/database.py", "link"): "MLflow's database, which SQLite writes",
+    ("results/tracking/database.py", "replace"): "the same, where there are no links",
+    ("results/tracking/experiment.py", "write_text"): "in a temporary folder, for MLflow to copy",
     ("results/early_decision.py", "rename"): "a column",
     ("results/figures.py", "savefig"): "into memory",
     ("results/statistics/intervals.py", "rename"): "a column",
@@ -156,7 +160,15 @@ def _is_harmless(node, name):
     texts += [one.value.value for one in node.keywords if isinstance(one.value, ast.Constant)]
     if name == "open":
         modes = [text for text in texts if isinstance(text, str) and set(text) <= set("rwxab+t")]
-        is_ours = owner in ("PreparedData", "room", "settings", "self", "webbrowser", "curves")
+        is_ours = owner in (
+            "PreparedData",
+            "room",
+            "settings",
+            "source",
+            "self",
+            "webbrowser",
+            "curves",
+        )
         return is_ours or (bool(node.args or node.keywords) and modes in (["r"], ["rb"]))
     if owner in ("os", "shutil"):
         return False

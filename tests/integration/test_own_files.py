@@ -44,7 +44,9 @@ STAGE_FILES = {
 }
 NOTES = {
     "stamp": r"store/store\.json",
-    "checked data": rf"store/checks/acdc-{KEY}\.json",
+    "checked data": rf"store/checks/acdc-{KEY}-{KEY}\.json",
+    "built network": rf"store/checks/network-{KEY}\.json",
+    "remembered data": r"tiny/folders/[\w.-]+\.json",
     "lease": r"store/(leases|attempts)/[\w-]+/lease\.\d{6}\.json",
     "end of a lease": r"store/(leases|attempts)/[\w-]+/lease\.\d{6}\.over",
     "beat of a lease": r"store/(leases|attempts)/[\w-]+/lease\.\d{6}\.beat",

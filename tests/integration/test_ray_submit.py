@@ -120,7 +120,7 @@ def test_a_sweep_is_submitted_over_ssh_and_its_exit_code_comes_back(
             "submit", "--no-config-cache", cluster_file, script,
             "--", "--data", "phantom=/nowhere", code=1,
         )  # fmt: skip
-        assert "must have its folder" in output
+        assert "its folder must be at hand" in output
     finally:
         ray("down", "-y", cluster_file)
 

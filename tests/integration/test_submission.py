@@ -84,7 +84,7 @@ def test_a_sweep_runs_on_a_cluster_and_its_exit_code_comes_back(address, write_s
     output = orchestrator("submit", sweep, *there, "--detach", "--data", "phantom=/nowhere")
     identity = re.search(r"submitted (\S+)", output)[1]
     output = orchestrator("cluster", "logs", identity, "--address", address, "--follow", code=2)
-    assert "must have its folder" in output
+    assert "its folder must be at hand" in output
     assert f"{identity}  tiny   FAILED" in orchestrator(
         "cluster", "status", identity, "--address", address
     )

@@ -8,7 +8,7 @@ from broken_volumes import flip, set_field, write_folder
 from iac_core.config import DatasetOptions
 from iac_core.data import open_dataset
 from iac_core.data.check import check_dataset
-from iac_core.errors import DataError
+from iac_core.errors import ConfigError, DataError
 from orchestrator.executors import InlineExecutor
 from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep, tables
@@ -55,11 +55,17 @@ def test_the_sweep_says_the_largest_volume_and_a_dataset_may_say_another(write):
     assert load_sweep(path, tables=tables()).datasets["small"].most_gib == 2
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "1e9", ".inf", ".nan", "four", "[4]", "null"])
+@pytest.mark.parametrize("value", ["0", "-1", "1e9", "four", "[4]", "null"])
 def test_a_limit_out_of_range_is_named_with_its_line(write, value):
     with pytest.raises(SweepError, match="max_volume_gib") as caught:
         load_sweep(write(LIMIT.replace("VALUE", value)), tables=tables())
     assert caught.value.problems[0].place == "13"
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan"])
+def test_a_limit_that_is_not_finite_is_named_with_its_line(write, value):
+    with pytest.raises(ConfigError, match=r":13: a number must be finite"):
+        load_sweep(write(LIMIT.replace("VALUE", value)), tables=tables())
 
 
 def test_an_unknown_key_of_data_is_named(write):

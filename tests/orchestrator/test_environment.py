@@ -70,7 +70,7 @@ def test_ctrl_c_during_the_imports_ends_in_one_line(write_sweep, tmp_path):
     time.sleep(1.0)
     code, said = interrupted(process)
     assert code == 130
-    assert said == "Stopped; nothing was started.\n"
+    assert said == "Stopped before anything began.\n"
 
 
 @pytest.mark.slow
@@ -105,6 +105,7 @@ def test_a_sweep_runs_on_ray_without_a_home_and_with_a_long_temporary_folder(
     assert (tmp_path / "a%20b ?#c" / "mlflow.db").exists()
     assert "1 jobs, 1 done" in (tmp_path / "a%20b ?#c/tiny/report/report.html").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".orchestrator",
         "a%20b ?#c",
         long.name,
         "tiny.yaml",

@@ -102,7 +102,7 @@ def _outcome(path: Path) -> tuple[str, str]:
 
 
 def _plan(path: Path) -> None:
-    from orchestrator.cli import plan
+    from orchestrator.cli.plans import plan
 
     try:
         plan(

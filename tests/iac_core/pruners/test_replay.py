@@ -177,7 +177,7 @@ def recorded_evidence(n_epochs=40, n_edges=5):
     )
 
 
-RULES = JsStabilitySettings(window_epochs=1, patience_epochs=1, noise_factor=1e9)
+RULES = JsStabilitySettings(window_epochs=1, patience_epochs=1, noise_factor=1e6)
 
 
 def test_evidence_is_replayed_with_the_life_that_it_had_then():
