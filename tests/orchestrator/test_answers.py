@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from files.reading import read_json
-from files.writing import write_json
 from command_line import CommandLine
 from tiny_sweep import TINY_SWEEP
 
+from files.reading import read_json
+from files.writing import write_json
 from iac_core.data.phantom import PhantomSettings, write_phantom
 from orchestrator.printed import PROGRAM
 from orchestrator.remembered import note_data, note_runs, noted_data, noted_runs
