@@ -102,20 +102,11 @@ def _outcome(path: Path) -> tuple[str, str]:
 
 
 def _plan(path: Path) -> None:
-    from orchestrator.cli.plans import plan
+    from orchestrator.cli import app
 
+    words = ["plan", str(path), "--runs", str(path.parent / "runs"), "--cpus", "2"]
     try:
-        plan(
-            path,
-            data=None,
-            runs=path.parent / "runs",
-            jobs=False,
-            machines=1,
-            gpus=None,
-            cpus=None,
-            price_per_hour=None,
-            measure=False,
-        )
+        app(words, standalone_mode=False)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
