@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from files.encoding import to_json
+from files.reading import value_or_none
 from iac_core.backbones import build_backbone
 from iac_core.backbones.external import ExternalSettings
 from iac_core.backbones.nnunet_unet import NnunetSettings
@@ -155,16 +157,24 @@ def _network_problems(
         job = wanted.job
         note = f"checks/network-{wanted.identity}.json"
         is_own = not isinstance(job.settings.backbone, ExternalSettings)
-        if is_own and store.place.read(note) is not None:
+        if is_own and _is_noted(store, note):
             continue
         trouble = _trouble_of(wanted)
         if trouble:
             problem = as_problem(ConfigError(trouble), spec, f"backbones.{job.backbone}")
             found.setdefault(f"{job.backbone} {trouble}", problem)
         elif is_own and notes:
-            text = json.dumps({"backbone": job.backbone, "is_fine": True})
-            store.place.create(note, text.encode())
+            content = to_json({"backbone": job.backbone, "is_fine": True})
+            if not store.place.create(note, content):
+                store.place.write(note, content)
     return list(found.values())
+
+
+def _is_noted(store: StageStore, note: str) -> bool:
+    """Whether a network was built before; a damaged note counts as absent."""
+    content = store.place.read(note)
+    found = value_or_none(content, dict, name=f"{store.root}/{note}") if content else None
+    return found is not None and found.get("is_fine") is True
 
 
 def _wanted(jobs: Sequence[Job], sources: Mapping[str, DataSource]) -> Iterator[_Wanted]:

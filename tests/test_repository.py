@@ -51,7 +51,6 @@ ONLY_IN = {
         "iac_core/bounded_yaml/nodes.py",
         "iac_core/bounded_yaml/resolving.py",
         "iac_core/bounded_yaml/values.py",
-        "iac_core/data/side_files.py",
     },
     "pyarrow": {"results/store.py"},
     "matplotlib": {"results/figures.py"},

@@ -5,16 +5,14 @@ Whatever is wrong with one is a `DataError` with the file, the place in it and t
 
 import json
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from iac_core.errors import DataError, Problem
+from iac_core.bounded_yaml import Built, build, compose, read_text
+from iac_core.errors import ConfigError, DataError, Problem
 
 _MOST_JSON_BYTES = 64 * 2**20
-_MOST_YAML_BYTES = 2**16
 _MOST_DEPTH = 20
 _ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 _KINDS: Mapping[type, str] = {dict: "a mapping", list: "a list", str: "a text", int: "a number"}
@@ -33,7 +31,7 @@ def read_json(path: Path, *, needs: Mapping[str, type]) -> dict[str, Any]:
             key or in a text of the used keys, or lacks a key.
     """
     way_out = f"restore {path.name} from the original data"
-    text = _text(path, _MOST_JSON_BYTES, "JSON")
+    text = _text(path)
     repeated: list[str] = []
 
     def as_mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -70,32 +68,25 @@ def read_json(path: Path, *, needs: Mapping[str, type]) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping of plain values.
+    """Read a YAML mapping of plain values, within the limits of `iac_core.bounded_yaml`.
 
     Raises:
-        DataError: If the file is missing, larger than 64 KiB, no YAML mapping, nested deeper than
-            20 levels, names a key twice in one mapping, or holds a tag, an anchor or an alias.
+        DataError: If the file is missing, too large, no UTF-8 or no YAML mapping, nested too deep,
+            names a key twice in one mapping, or holds a tag or a value that is not plain.
     """
-    text = _text(path, _MOST_YAML_BYTES, "YAML")
-    depth = 0
+    rule = f"{path.name} must be YAML of plain values"
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MOST_DEPTH:
-                raise _too_deep(path)
-            _check_event(path, event)
-        _check_keys(path, yaml.compose(text, Loader=yaml.SafeLoader))
-        raw = yaml.safe_load(text)
-    # The constructors of numbers and dates raise errors of their own.
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        value = " ".join(str(error).split())[:200]
-        raise one_problem(path, "", f"{path.name} must be YAML", value) from error
-    if not isinstance(raw, dict):
+        root = compose(read_text(path, what=path.name), str(path))
+    except ConfigError as error:
+        value = str(error).removeprefix(f"{path}:").strip()
+        raise one_problem(path, "", rule, value) from error
+    built = Built() if root is None else build(root, str(path))
+    if built.faults:
+        raise DataError([fault.problem for fault in built.faults])
+    if not isinstance(built.value, dict):
         rule = f"{path.name} must hold `name: value` lines"
-        raise one_problem(path, "", rule, type(raw).__name__)
-    _check_tree(path, raw)
-    return raw
+        raise one_problem(path, "", rule, type(built.value).__name__)
+    return built.value
 
 
 def whole_numbers(path: Path, key: str, raw: Iterable[object]) -> list[int]:
@@ -156,14 +147,14 @@ def one_problem(
     return DataError([problem])
 
 
-def _text(path: Path, most_bytes: int, kind: str) -> str:
+def _text(path: Path) -> str:
     """The whole file as UTF-8."""
     way_out = f"restore {path.name} from the original data"
     try:
         if path.exists() and not path.is_file():
             raise one_problem(path, "", "must be a file", "no regular file", way_out)
-        if (size := path.stat().st_size) > most_bytes:
-            rule = f"{path.name} must be at most {most_bytes} bytes"
+        if (size := path.stat().st_size) > _MOST_JSON_BYTES:
+            rule = f"{path.name} must be at most {_MOST_JSON_BYTES} bytes"
             raise one_problem(path, "", rule, f"{size} bytes", way_out)
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -172,7 +163,7 @@ def _text(path: Path, most_bytes: int, kind: str) -> str:
         way_out = "save it as UTF-8"
         raise one_problem(path, "", f"{path.name} must be UTF-8", str(error), way_out) from error
     except OSError as error:
-        raise one_problem(path, "", f"{path.name} must be {kind}", str(error), way_out) from error
+        raise one_problem(path, "", f"{path.name} must be JSON", str(error), way_out) from error
 
 
 def _too_deep(path: Path) -> DataError:
@@ -194,33 +185,3 @@ def _check_tree(path: Path, raw: object) -> None:
         elif isinstance(value, str) and _ODD.search(value):
             rule = "a text must not hold control characters or halves of characters"
             raise one_problem(path, "", rule, f"{value!a:.80}")
-
-
-def _check_event(path: Path, event: yaml.Event) -> None:
-    """Refuse what makes a value out of something else than its own text."""
-    line = f"{event.start_mark.line + 1}" if event.start_mark else ""
-    if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-        rule = f"{path.name} must not use anchors and aliases (& and *)"
-        raise one_problem(path, line, rule, "one", "write the values out")
-    if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None):
-        rule = f"{path.name} must not use tags (!)"
-        raise one_problem(path, line, rule, f"{getattr(event, 'tag', '')!r:.60}", "remove it")
-
-
-def _check_keys(path: Path, node: yaml.Node | None) -> None:
-    """Refuse a key that stands twice in its mapping: the first value would be lost."""
-    stack = [node]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, yaml.SequenceNode):
-            stack += node.value
-        if not isinstance(node, yaml.MappingNode):
-            continue
-        seen: set[Hashable] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                rule, way_out = "a key must stand once", "give the second a name of its own"
-                line = str(key.start_mark.line + 1)
-                raise one_problem(path, line, rule, f"{key.value!r:.60} twice", way_out)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-            stack += [key, value]
