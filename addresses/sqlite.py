@@ -15,7 +15,17 @@ def sqlite_url(path: Path) -> str:
         >>> sqlite_url(Path("/runs/50%25 a?b#c/mlflow.db"))
         'sqlite:////runs/50%2525 a%3Fb#c/mlflow.db'
     """
-    return PREFIX + str(path.resolve()).replace("%", "%25").replace("?", "%3F")
+    return PREFIX + in_url(path.resolve())
+
+
+def in_url(path: Path) -> str:
+    """Return a path as it stands in the URL of a SQLite file.
+
+    Examples:
+        >>> in_url(Path("/a?b"))
+        '/a%3Fb'
+    """
+    return str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def sqlite_path(url: str) -> Path | None:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from addresses.sqlite import in_url
 from iac_core.errors import Problem
 from orchestrator.printed import Typed, printed
 from orchestrator.remembered import DataNote, noted_data, noted_runs
@@ -132,13 +133,15 @@ def located_uri(uri: str, folder: Path) -> str:
     Examples:
         >>> located_uri("sqlite:///mlflow.db", Path("/sweeps"))
         'sqlite:////sweeps/mlflow.db'
+        >>> located_uri("sqlite:///mlflow.db", Path("/what?"))
+        'sqlite:////what%3F/mlflow.db'
         >>> located_uri("http://host:5000", Path("/sweeps"))
         'http://host:5000'
     """
     found = _RELATIVE_SQLITE.fullmatch(uri)
     if found is None or found[2] == ":memory:":
         return uri
-    return f"{found[1]}{folder.absolute() / found[2]}{found[3]}"
+    return f"{found[1]}{in_url(folder.absolute())}/{found[2]}{found[3]}"
 
 
 def _runs_folder(typed: Typed, spec: SweepSpec) -> tuple[Path, Path | None, list[str]]:
