@@ -115,7 +115,7 @@ def existing(root: Path) -> None:
                 file=str(root),
                 rule="the data folder must exist",
                 value="a file" if root.exists() else "no folder",
-                way_out="give the right one with --data NAME=PATH",
+                way_out="name the folder of the data set",
             )
         ]
     )
