@@ -126,9 +126,9 @@ def _differences_section(table: pd.DataFrame, names: ArmNames, named: str, subse
         title="Differences of patient Dice" + named,
         text=f"Dice points, arm minus reference, on {subset} patients, computed as declared "
         "claims are; p is Student's, two-sided and not corrected. These pairs were not declared "
-        "(under compare in the sweep file), so they have no verdict. The interval is over searches; "
-        "over patients where there is one search, and then it holds for these two trained "
-        "networks alone.",
+        "(under compare in the sweep file), so they have no verdict. The interval is over "
+        "searches; over patients where there is one search, and then it holds for these two "
+        "trained networks alone.",
         header=(
             *("dataset", "backbone", "arm", "reference", "difference", "95 % interval"),
             *("p", "searches", "patients"),
