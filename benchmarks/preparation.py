@@ -20,15 +20,17 @@ import torch
 from benchmarks.interleaved import print_result
 
 _CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
+import torch
 from iac_core.config import PrepareSettings
 from iac_core.data.acdc import Acdc
 from iac_core.data.prepare import prepare
 from iac_core.errors import StopRequested
 from iac_core.types import SilentReporter, Volume, VolumeRef
+from workers.memory import PeakMemory
 
 n, stop_at, into = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 
@@ -58,13 +60,14 @@ class Stops(SilentReporter):
         self.left -= 1
         return self.left < 0
 
+memory = PeakMemory(torch.device("cpu"))
 started = time.time()
 try:
     prepare(Many(), PrepareSettings(size=128, spacing_mm=1.5), into,
             Stops() if stop_at else SilentReporter())
 except StopRequested:
     pass
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+peak = memory.measured()["peak_host_mib"]
 print(json.dumps({"peak_mib": peak, "seconds": time.time() - started}))
 """
 

@@ -39,9 +39,8 @@ class SmpVgg13UNetSettings:
     width: int = 64
 
     def __post_init__(self) -> None:
-        is_multiple = self.width >= 4 and self.width % 4 == 0
         require_at_least(4, width=self.width)
-        require(is_multiple, "width must be a multiple of 4", self.width)
+        require(self.width % 4 == 0, "width must be a multiple of 4", self.width)
 
     @property
     def n_skips(self) -> int:

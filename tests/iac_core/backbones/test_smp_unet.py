@@ -38,7 +38,10 @@ def test_the_width_scales_every_feature(name):
         assert (one.stride, one.skip_channels) == (half.stride, 2 * half.skip_channels)
 
 
-@pytest.mark.parametrize("width", [0, 6, -4])
-def test_a_width_is_a_multiple_of_four(width):
-    with pytest.raises(ConfigError, match="width must be a multiple of 4"):
+@pytest.mark.parametrize(
+    ("width", "rule"),
+    [(0, "at least 4"), (6, "a multiple of 4"), (-4, "at least 4")],
+)
+def test_a_width_is_a_multiple_of_four(width, rule):
+    with pytest.raises(ConfigError, match=f"width must be {rule}"):
         BACKBONES["smp_resnet50_unet"].Settings(width=width)

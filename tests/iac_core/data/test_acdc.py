@@ -207,8 +207,8 @@ def test_a_folder_of_another_layout_says_what_was_found(tmp_path, name):
         Acdc(tmp_path).volumes()
 
 
-def test_a_missing_folder_says_how_to_give_one(tmp_path):
-    with pytest.raises(DataError, match="--data NAME=PATH"):
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match="absent: the data folder must exist, got no folder"):
         Acdc(tmp_path / "absent").volumes()
 
 

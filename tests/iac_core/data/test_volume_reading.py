@@ -131,16 +131,19 @@ def test_a_volume_beyond_the_setting_is_refused_by_its_header(folder, tmp_path):
 
 
 LIMITED = """
-import resource, sys
+import sys
+import torch
 from pathlib import Path
 from iac_core.data.nifti import read_labels
 from iac_core.errors import DataError
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+from workers.memory import PeakMemory
+memory = PeakMemory(torch.device("cpu"))
+before = memory.measured()["peak_host_mib"]
 try:
     read_labels(Path(sys.argv[1]))
 except DataError as error:
     print(error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(memory.measured()["peak_host_mib"] - before)
 """
 
 
@@ -150,8 +153,8 @@ def in_a_process(path):
         [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}, timeout=120,
     )  # fmt: skip
-    *text, memory_kib = done.stdout.splitlines()
-    return "\n".join(text), int(memory_kib) / 1024
+    *text, memory_mib = done.stdout.splitlines()
+    return "\n".join(text), float(memory_mib)
 
 
 def bomb(path, shape, n_zeros):
