@@ -178,16 +178,25 @@ def _is_noted(store: StageStore, note: str) -> bool:
 
 
 def _wanted(jobs: Sequence[Job], sources: Mapping[str, DataSource]) -> Iterator[_Wanted]:
-    """Networks that differ, one job of each; those that follow from the data are left out."""
+    """Networks that differ, one job of each; those that follow from the data are left out.
+
+    A network with cells stands for the same one without. Channels and classes matter to networks
+    of the user alone: the project's own take any.
+    """
     sizes: dict[str, tuple[int, int]] = {}
     seen: set[tuple[object, ...]] = set()
-    for job in jobs:
-        prepare, cell = job.settings.prepare, job.settings.cell
-        with_cells = has_cells(job.control)
-        sort = (job.dataset, job.backbone, prepare.size, prepare.n_neighbours, with_cells, cell)
-        if isinstance(job.settings.backbone, NnunetSettings) or sort in seen:
+    for job in sorted(jobs, key=lambda job: not has_cells(job.control)):
+        prepare, backbone = job.settings.prepare, job.settings.backbone
+        dataset = job.dataset if isinstance(backbone, ExternalSettings) else None
+        bare = (job.backbone, prepare.size, prepare.n_neighbours, dataset)
+        sort = (*bare, job.settings.cell if has_cells(job.control) else None)
+        if (
+            isinstance(backbone, NnunetSettings)
+            or sort in seen
+            or (sort[-1] is None and bare in seen)
+        ):
             continue
-        seen.add(sort)
+        seen |= {bare, sort}
         if job.dataset not in sizes:
             sizes[job.dataset] = _channels_and_classes(sources[job.dataset])
         n_channels, n_classes = sizes[job.dataset]

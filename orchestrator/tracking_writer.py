@@ -98,7 +98,7 @@ class BackgroundTracker:
         if not self._is_settled.is_set() and not self.trouble:
             self.trouble = f"it did not answer within {patience_s:.0f} s"
         if self.trouble:
-            logger.warning("the tracking server is away: %s", self.trouble)
+            logger.warning("MLflow could not be written: %s", self.trouble)
 
     def put(self, finished: FinishedJob | FinishedTrial) -> None:
         """Take a job on, or a trial without jobs."""
@@ -240,7 +240,7 @@ class BackgroundTracker:
                 self.trouble = f"the store of stages cannot be read: {error}"
             except (TrackingError, _NotTheWriterError) as error:
                 if not self.trouble:
-                    logger.warning("the tracking server is away: %s", error)
+                    logger.warning("MLflow could not be written: %s", error)
                 self.trouble = str(error)
             else:
                 self.unsent.popleft()

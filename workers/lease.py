@@ -4,7 +4,7 @@
 
     lease.000001.json    taken by creating it: only one process can; who holds it
     lease.000001.beat    a number that the holder raises while it lives
-    lease.000001.over    the holder gave it back
+    lease.000001.over    the holder gave it back (the first renamed, if the disk takes no file)
     lease.000002.json    the next one, taken after the first was over or had run out
 
 They lie in a folder or, under the same names, in an object store.
@@ -22,6 +22,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +37,7 @@ from workers.places import LocalPlace, Place
 TIME_TO_LIVE_S = 120.0
 """Longer than a network file system may show an old state (a minute by default)."""
 _BEATS_IN_A_LIFE = 6
-_NAME = re.compile(r"lease\.(\d{6})\.json")
+_NAME = re.compile(r"lease\.(\d{6})\.(?:json|over)")
 
 
 class LeaseLostError(IacError):
@@ -129,10 +130,14 @@ class Lease:
     def give_back(self) -> None:
         """End it, so that the next one need not wait; a lost one is left alone."""
         self.stop()
+        over = _name(self.number, "over")
         try:
-            self._place.write(_name(self.number, "over"), b"", durable=False)
+            self._place.write(over, b"", durable=False)
         except OSError:
-            return  # the folder is gone, or full: it runs out by itself
+            if isinstance(self._place, LocalPlace):
+                with suppress(OSError):  # the folder is gone: there is nothing to wait for
+                    # A full disk takes no file, but another name for one.
+                    (self._place.root / _name(self.number, "json")).rename(self._place.root / over)
 
     def __enter__(self) -> "Lease":
         return self

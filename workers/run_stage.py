@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import socket
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from iac_core.errors import ConfigError, StopRequested
 from workers.failures import PAUSE_S, FailureKind, kind_of
 from workers.lease import TIME_TO_LIVE_S, Holder, LeaseLostError
 from workers.memory import PeakMemory, gpu_limited, runs_apart
+from workers.places import cache_folder
 from workers.preemption import Preemption
 from workers.provenance import provenance
 from workers.reporting import FileReporter
@@ -141,7 +143,7 @@ def _run_stage(task: StageTask, order: StageOrder, preemption: Preemption) -> St
         store = StageStore(order.store_root)
         attempt = _begin(task, order, store, device, preemption)
     except (OSError, ConfigError) as error:
-        return _failed(task, error, epoch=0)
+        return _failed(task, order, error, epoch=0)
     if isinstance(attempt, StageEnd):
         return attempt
     reporter = FileReporter(attempt, Path(order.stop_file), preemption, order.timeout_s)
@@ -169,7 +171,7 @@ def _run_stage(task: StageTask, order: StageOrder, preemption: Preemption) -> St
         if isinstance(error, DamagedStageError):
             with suppress(OSError):  # the driver asks again
                 store.set_aside(error)
-        end = _failed(task, error, epoch=reporter.last_epoch)
+        end = _failed(task, order, error, epoch=reporter.last_epoch)
         assert end.failure is not None
         failure = replace(
             end.failure, n_micro_batches=attempt.n_micro_batches, gpu_share=order.gpu_share
@@ -240,17 +242,28 @@ def _given_up(attempt: Attempt, end: StageEnd) -> StageEnd:
     return end
 
 
-def _failed(task: StageTask, error: Exception, *, epoch: int) -> StageEnd:
+def _failed(task: StageTask, order: StageOrder, error: Exception, *, epoch: int) -> StageEnd:
     """The end of an execution whose exception is being handled."""
+    kind = kind_of(error)
+    words = _full_disk(order) if kind == "disk_full" else f"{type(error).__name__}: {error}"
     failure = Failure(
         stage=task.kind,
         key=task.key,
         epoch=epoch,
-        error=redact(f"{type(error).__name__}: {error}"),
+        error=redact(words),
         trace=redact(traceback.format_exc()),
-        kind=kind_of(error),
+        kind=kind,
     )
     return StageEnd(ending="failed", failure=failure, pid=os.getpid())
+
+
+def _full_disk(order: StageOrder) -> str:
+    """What is said of a full disk; the error itself names a file of the moment, or none."""
+    root = order.store_root if "://" not in order.store_root else cache_folder()
+    return (
+        f"{root}: the disk must have room, got none left on {socket.gethostname()}; "
+        "make room there and the same command goes on"
+    )
 
 
 def _compute(

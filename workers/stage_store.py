@@ -27,6 +27,7 @@ files into a folder of the host once.
 """
 
 import contextlib
+import logging
 import os
 import socket
 import time
@@ -58,6 +59,8 @@ from workers.store_version import check_version
 from workers.tasks import StageTask
 
 __all__ = ["CHECKPOINT", "Attempt", "DamagedStageError", "StageRecord", "StageStore"]
+
+logger = logging.getLogger(__name__)
 
 _OF_A_DESCRIPTION = ("attempt_id", "start", "host", "pid", "device")
 
@@ -543,10 +546,10 @@ class Attempt:
             self.store._write(f"{self.name}/{OUTCOME}", note)
         except LeaseLostError:
             self.abandon()
-        except OSError:
-            self.lease.stop()
-        else:
-            self.lease.give_back()
+            return
+        except OSError as error:  # a full disk: the attempt counts as lost, and ends all the same
+            logger.warning("%s: no note of its end could be left: %s", self.name, error)
+        self.lease.give_back()
 
     def report(self, values: Mapping[str, Any]) -> None:
         """Leave the latest progress for whoever looks, and the checkpoint for who comes next."""

@@ -1,5 +1,6 @@
 """MLflow's many errors as three kinds: a wrong setting, a refusal, an absence."""
 
+import errno
 import logging
 import os
 import sqlite3
@@ -20,6 +21,11 @@ _STARTING = ("starting up", "shutting down", "recovery", "too many", "remaining 
 _AWAY_STATUSES = (408, 425, 429, 502, 503, 504)
 _MYSQL_AWAY = (1040, 1053, 2002, 2003, 2006, 2013)
 _LONGEST_REASON = 300
+_FULL_DISK = (
+    "the disk must have room for the tracking database and its artifacts",
+    "none left",
+    "make room there, or choose another folder with --runs",
+)
 
 
 @contextmanager
@@ -100,6 +106,8 @@ def database_fault(uri: str, error: DBAPIError) -> TrackingError:
         if code & 0xFF in _BUSY:
             way_out = "close the program that holds it"
             return TrackingAwayError(uri, "the tracking database must be free", text, way_out)
+        if code & 0xFF == sqlite3.SQLITE_FULL:
+            return TrackingRefusedError(uri, *_FULL_DISK)
         return TrackingRefusedError(
             uri,
             "the tracking database must be a SQLite file that can be read and written",
@@ -141,6 +149,8 @@ def _server_fault(uri: str, error: BaseException) -> TrackingError:
 
 
 def _file_fault(uri: str, error: OSError) -> TrackingError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TrackingRefusedError(uri, *_FULL_DISK)
     where = f" ({error.filename})" if error.filename else ""
     return TrackingRefusedError(
         uri,

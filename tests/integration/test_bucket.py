@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from comparable_tables import comparable
 from s3_server import SECRET, objects
 
-from results.schema import wall_clock_columns
 from results.store import read_tables
 from workers.stage_store import StageStore
 
@@ -39,14 +39,6 @@ def finish(driver, code=0):
     assert "Traceback" not in output
     assert SECRET not in output
     return output
-
-
-def comparable(runs):
-    tables = read_tables(runs / "tiny" / "tables")
-    return {
-        name: tables[name].drop(columns=wall_clock_columns(name))
-        for name in ("jobs", "patients", "trajectories", "events", "curves")
-    }
 
 
 def started(output):

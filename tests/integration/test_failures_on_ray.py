@@ -12,12 +12,11 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+from comparable_tables import comparable
 
 from orchestrator.ray_executor import RayExecutor
 from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
-from results.schema import wall_clock_columns
-from results.store import read_tables
 from workers.preemption import PREEMPTION_FILE
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -63,14 +62,6 @@ def searching(runs, min_epoch, timeout_s=240):
                 return attempt["pid"]
         time.sleep(0.05)
     raise TimeoutError("no search came under way")
-
-
-def comparable(runs):
-    tables = read_tables(runs / "tiny" / "tables")
-    return {
-        name: tables[name].drop(columns=wall_clock_columns(name))
-        for name in ("jobs", "patients", "trajectories", "events", "curves")
-    }
 
 
 def search_of(runs):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from comparable_tables import comparable
 from hosts import Network, NodesOfThisMachine, why_not
 
-from results.schema import wall_clock_columns
 from results.store import read_tables
 
 ROOT = Path(__file__).parents[2]
@@ -49,14 +49,6 @@ def wait(condition, what, timeout_s=240):
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.2)
-
-
-def comparable(runs):
-    tables = read_tables(runs / "tiny" / "tables")
-    return {
-        name: tables[name].drop(columns=wall_clock_columns(name))
-        for name in ("jobs", "patients", "trajectories", "events", "curves")
-    }
 
 
 @pytest.mark.ray

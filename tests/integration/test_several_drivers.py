@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from comparable_tables import comparable
 from mlflow.tracking import MlflowClient
-
-from results.schema import wall_clock_columns
-from results.store import read_tables
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -34,14 +32,6 @@ def finish(driver):
     output, _ = driver.communicate(timeout=400)
     assert driver.returncode == 0, output
     return output
-
-
-def comparable(runs):
-    tables = read_tables(runs / "tiny" / "tables")
-    return {
-        name: tables[name].drop(columns=wall_clock_columns(name))
-        for name in ("jobs", "patients", "trajectories", "events", "curves")
-    }
 
 
 def attempts(runs):

@@ -2,49 +2,27 @@
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from command_line import CommandLine
+from comparable_tables import comparable
+from small_disks import fill, read_only, small_disk
 
 from orchestrator.disk import free_gib, full_folder, is_full, problem_of, write_trouble
+from workers.stages import STAGES
+
+KINDS = ("prepare", "pretrain", "search", "retrain", "evaluate")
 
 
 @pytest.fixture
 def call(monkeypatch, capsys):
     return CommandLine(monkeypatch, capsys)
-
-
-@contextmanager
-def mounted(folder: Path, *words: str):
-    """A file system for a while; a skip where this user may mount none."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mount = shutil.which("mount")
-    if mount is None or os.getuid() != 0:
-        pytest.skip("a disk of its own takes root and mount")
-    done = subprocess.run([mount, *words, str(folder)], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no mount here: {done.stderr.decode()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def small_disk(folder: Path, size: str):
-    return mounted(folder, "-t", "tmpfs", "-o", f"size={size}", "tmpfs")
-
-
-@contextmanager
-def read_only(folder: Path):
-    """A folder of which even root can only read."""
-    with mounted(folder, "--bind", str(folder)):
-        subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
-        yield folder
 
 
 def one_line(text: str) -> str:
@@ -223,3 +201,41 @@ def test_a_disk_that_fills_up_ends_in_words_and_the_same_command_goes_on(
         again = call("run", sweep, "--inline", "--again", cwd=tmp_path)
         assert again.code == 0, again
         assert (runs / "tiny" / "report" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_stage_that_meets_a_full_disk_says_so_and_the_same_command_goes_on(
+    finished_on, call, tmp_path, monkeypatch
+):
+    """Something else fills the disk while a stage of each kind begins, on a disk of its own."""
+    monkeypatch.setattr("orchestrator.tries.PAUSE_S", {"disk_full": 0.01})
+    monkeypatch.setattr("workers.run_stage._PAUSES_OF_A_FINISH_S", (0.01,))
+    undisturbed = comparable(tmp_path / "runs")
+    for kind in KINDS:
+        with small_disk(tmp_path / kind, "64m") as small:
+            words = ("run", finished_on, "--inline", "--runs", small / "runs")
+            with monkeypatch.context() as filled:
+                filled.setitem(STAGES, kind, _fills_the_disk(STAGES[kind], small))
+                done = call(*words, cwd=tmp_path)
+            assert done.code == 1, (kind, done)
+            said = re.search(rf"{small}/runs\S*: the disk must have room, got .*; (.*)", done.err)
+            assert said[1].startswith("make room there and the same command goes on")
+            assert "is away" not in done.err
+            assert "Traceback" not in done.out + done.err
+            assert not list((small / "runs" / "store" / kind).glob("*/manifest.json"))
+            (small / "filler").unlink()
+            again = call(*words, cwd=tmp_path)
+            assert again.code == 0, (kind, again)
+            for name, frame in comparable(small / "runs").items():
+                pd.testing.assert_frame_equal(frame, undisturbed[name], obj=f"{kind}: {name}")
+
+
+def _fills_the_disk(stage, disk):
+    """A stage before which something else takes all room, once."""
+
+    def run(room):
+        if not (disk / "filler").exists():
+            fill(disk)
+        return stage(room)
+
+    return run

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+from small_disks import fill, small_disk
 
 from workers.lease import Holder, Lease, LeaseLostError, LeaseWatch, holder
 
@@ -30,6 +32,24 @@ def test_one_process_holds_a_lease_and_the_next_one_follows(tmp_path):
     with take(tmp_path) as second:
         assert second.number == 2
         second.check()
+
+
+def test_a_lease_is_given_back_where_the_disk_takes_no_new_file(tmp_path):
+    with small_disk(tmp_path / "small", "64k,nr_inodes=6") as folder:
+        first = take(folder)
+        fill(folder)
+        others = [folder / f"file_{number}" for number in range(6)]
+        with suppress(OSError):
+            for file in others:
+                file.touch()
+        first.give_back()
+        found = holder(folder)
+        assert (found.number, found.is_over, found.is_known_dead) == (1, True, True)
+        for file in (folder / "filler", *others):
+            file.unlink(missing_ok=True)
+        with take(folder) as second:
+            assert second.number == 2
+            second.check()
 
 
 def test_a_holder_that_was_superseded_finds_out(tmp_path):
