@@ -43,7 +43,7 @@ from orchestrator.names import (
     same_but_for_case,
 )
 from orchestrator.resources import ResourceSettings
-from orchestrator.study_settings import Range, StudySettings, TunedSettings
+from orchestrator.study_settings import Range, StudySettings, TunedSettings, never_taken
 from orchestrator.sweep_file import SweepFile, read_sweep_file
 from results.declared import Claim
 from workers.job import content_hash, plain
@@ -452,7 +452,15 @@ class _Reader:
             self._problem(("grid", "pruner"), rule, list(arms), "add none to grid.pruner")
         if len(self.problems) > n_problems:
             raw = {**self._mapping(("study",), raw), "space": {"none": {"x": [0, 1]}}}
-        return self._parsed(("study",), StudySettings, raw)
+        study = self._parsed(("study",), StudySettings, raw)
+        if study is not None and len(self.problems) == n_problems:
+            for pruner, drawn in study.space.items():
+                take = functools.partial(changed_settings, pruners[pruner])
+                for name, value, reason in never_taken(drawn, take):
+                    rule = f"space.{pruner}.{name} must draw what {pruner} takes: {reason}"
+                    way_out = "leave it out of the choices, or end the range before it"
+                    self._problem(("study", "space", pruner, name), rule, value, way_out)
+        return study
 
     def _space(self, pruners: Mapping[str, object | None]) -> None:
         """Note what is wrong with the settings that a study draws."""

@@ -1,8 +1,9 @@
 """The ``study`` of a sweep file: what Optuna tunes, by what it is judged, and on what."""
 
 import inspect
+import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 from types import ModuleType
@@ -23,6 +24,7 @@ DIRECTIONS: dict[str, str] = {
 """What a study may optimise, all of it on validation patients, and which way."""
 
 _TRIALS_OF_A_REHEARSAL = 3
+_MOST_MIXES = 64
 _LARGEST_DRAWN = 1e9
 _MOST_DRAWN = 100_000
 """Numbers that a range with a step has: Optuna's samplers may list them all."""
@@ -243,6 +245,40 @@ class TunedSettings:
 
     def __post_init__(self) -> None:
         require_at_least(0, trial=self.trial)
+
+
+def never_taken(
+    drawn: Mapping[str, Range | Choices], take: Callable[[Mapping[str, Any]], object]
+) -> Iterator[tuple[str, Any, str]]:
+    """Yield the choices and ends of ranges that a pruner takes beside none of the others.
+
+    Args:
+        drawn: Setting → what it is drawn from.
+        take: Builds the pruner's settings with some of them changed.
+
+    Yields:
+        Setting, value, and why it is refused.
+    """
+    ends = {
+        name: values if isinstance(values, tuple) else (values.low, values.high)
+        for name, values in drawn.items()
+    }
+    for name, values in ends.items():
+        others = {other: ends[other] for other in ends if other != name}
+        mixes = [
+            dict(zip(others, mix, strict=True))
+            for mix in itertools.islice(itertools.product(*others.values()), _MOST_MIXES)
+        ]
+        for value in values:
+            reason = ""
+            for mix in [{}, *mixes]:
+                try:
+                    take({**mix, name: value})
+                    break
+                except ConfigError as error:
+                    reason = reason or str(error)
+            else:
+                yield name, value, reason
 
 
 def draw(trial: "optuna.trial.BaseTrial", settings: StudySettings) -> tuple[str, dict[str, Any]]:

@@ -10,7 +10,6 @@ nnU-Net writes (its stages take minutes; its files are checked by the same check
 (``tests/iac_core/test_exported.py``).
 """
 
-import itertools
 import os
 import re
 import shutil
@@ -137,10 +136,10 @@ class Sweep:
                     found[name] = of[0]
         return found
 
-    def damage(self, kinds, *damages):
-        """Damage all files of some kinds, one way after the other; empty ones stay as they are."""
+    def damage(self, kinds, damage):
+        """Damage all files of some kinds in one way; empty ones stay as they are."""
         names = self.files(kinds)
-        for name, damage in zip(names, itertools.cycle(damages), strict=False):
+        for name in names:
             content = (self.runs / name).read_bytes()
             (self.runs / name).write_bytes(DAMAGES[damage](content))
         return names
@@ -221,10 +220,11 @@ def test_damaged_notes_tables_and_reports_are_made_again(sweep, damage):
     assert "store.json is damaged and counts as absent" in output
 
 
-def test_what_was_collected_and_is_damaged_is_collected_again(sweep):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_was_collected_and_is_damaged_is_collected_again(sweep, damage):
     """Strangers are passed over: what desktops leave, files for folders and the reverse."""
     sweep.restore("whole")
-    sweep.damage({*COLLECTED, "reported jobs"}, *DAMAGES)
+    sweep.damage({*COLLECTED, "reported jobs"}, damage)
     for folder in [path for path in sweep.runs.rglob("*") if path.is_dir()]:
         if "mlartifacts" not in folder.parts:
             (folder / ".DS_Store").write_bytes(os.urandom(50))
@@ -238,7 +238,8 @@ def test_what_was_collected_and_is_damaged_is_collected_again(sweep):
     sweep.is_as_undisturbed()
 
 
-def test_damaged_stages_that_others_build_on_are_computed_again(sweep):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_stages_that_others_build_on_are_computed_again(sweep, damage):
     """Nothing is tracked yet, and the evaluations are to come: every other stage is read."""
     sweep.restore("whole")
     shutil.rmtree(sweep.runs / "store" / "evaluate")
@@ -246,16 +247,17 @@ def test_damaged_stages_that_others_build_on_are_computed_again(sweep):
         path = sweep.runs / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     kinds = [kind for kind in OUTCOMES if "manifest" not in kind]
-    damaged = sweep.damage(kinds, *DAMAGES)
+    damaged = sweep.damage(kinds, damage)
     output = sweep.runs_to_its_end()
     sweep.is_as_undisturbed()
     for stage in {name.rpartition("/")[0] for name in damaged}:
         assert output.count(f"runs/{stage} is damaged and moved to") == 1, output
 
 
-def test_stages_with_damaged_manifests_are_computed_again(sweep):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_stages_with_damaged_manifests_are_computed_again(sweep, damage):
     sweep.restore("whole")
-    damaged = sweep.damage([f"{kind} manifest.json" for kind in STAGE_FILES], *DAMAGES)
+    damaged = sweep.damage([f"{kind} manifest.json" for kind in STAGE_FILES], damage)
     output = sweep.runs_to_its_end()
     sweep.is_as_undisturbed()
     for name in damaged:

@@ -106,6 +106,9 @@ def test_a_study_is_read_with_its_types(write_sweep):
     [
         ("threshold:", "treshold:", "did you mean 'threshold'"),
         ("high: 4", "high: 0", "low must be below high"),
+        ("low: 1, high: 4", "low: -1, high: 4", "window_epochs must draw what js_stability takes"),
+        ("[null, 2]", "[null, two]", "first_check_epoch must draw what js_stability takes"),
+        ("high: 1.0", "high: 1.5", "weak_share must draw what magnitude takes"),
         ("low: 1,", "low: a,", "low"),
         ("magnitude:", "random:", "an operation pruner must be a known one, got 'random'"),
         ("seed: [0]", "seeds: [0]", "did you mean 'seed'"),
