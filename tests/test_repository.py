@@ -132,6 +132,7 @@ WRITES_AND_WHY = {
     ("results/figures.py", "savefig"): "into memory",
     ("results/statistics/intervals.py", "rename"): "a column",
     ("workers/export.py", "rename"): "a folder of an export, whole",
+    ("workers/lease.py", "rename"): "of a whole file, on a disk that takes no new one",
     ("workers/memory.py", "write_text"): "a file of the kernel",
     ("workers/object_place.py", "rename"): "a folder of an outcome, whole",
     ("workers/places.py", "rename"): "a folder of an attempt, whole",
