@@ -1,6 +1,7 @@
 """MLflow on SQLite: each job once, whatever was written before; nothing lost while it is away."""
 
 import errno
+import json
 import os
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from results.store import read_tables
 from workers.lease import Lease
 
 pytestmark = pytest.mark.slow
+GOLDEN = Path(__file__).parents[1] / "contracts" / "golden"
 
 
 @pytest.fixture
@@ -65,6 +67,22 @@ def test_sync_sends_every_job_once_with_parent_parameters_curves_and_tables(sess
     assert "tables/patients.parquet" in names
     assert "iac.search_key" in full.data.tags
     assert full.data.tags["iac.device"]
+
+
+def test_names_in_mlflow_are_what_they_were(session):
+    """What users query MLflow by; a new name is a new line of the file."""
+    sync_sweep(session)
+    _, found = runs(session)
+    (parent,) = [run for run in found if run.data.tags["iac.kind"] == "sweep"]
+    (full,) = [run for run in found if run.data.params.get("pruner") == "none"]
+    names = {
+        "tags of the sweep": sorted(parent.data.tags),
+        "tags of a job": sorted(full.data.tags),
+        "parameters of a job": sorted(full.data.params),
+        "metrics of a job": sorted(full.data.metrics),
+    }
+    expected = json.loads((GOLDEN / "mlflow.json").read_text())
+    assert names == expected
 
 
 def test_a_run_left_half_written_is_taken_up_and_not_doubled(session):
