@@ -9,7 +9,8 @@
     │   └── IncompleteFolderError   some of its volumes can be used; carries these
     ├── ShapeError       arrays do not fit each other (also a ValueError)
     ├── NnunetError      a command of nnU-Net failed; carries its last lines
-    ├── SearchError      a search or training cannot go on (a loss is not finite, …)
+    ├── SearchError      a search or training cannot go on
+    │   └── NotFiniteError     a loss is NaN or infinite
     └── StopRequested    control flow: the user asked to stop, the stage has checkpointed
 
 A message is rule, then value, then the way out.
@@ -99,6 +100,10 @@ class ShapeError(IacError, ValueError):
 
 class SearchError(IacError):
     """A search or a training cannot go on."""
+
+
+class NotFiniteError(SearchError):
+    """A loss is NaN or infinite: smaller steps, or other data, may help."""
 
 
 class NnunetError(IacError):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from iac_core.errors import ConfigError, DataError, SearchError, ShapeError
+from iac_core.errors import ConfigError, DataError, NotFiniteError, ShapeError
 from workers.places import StoreAwayError, cache_folder
 from workers.stage_record import DamagedStageError
 
@@ -39,6 +39,7 @@ TRIES: dict[FailureKind, int] = {
 """Kind → how often a failed stage is tried again in one run; kinds that are missing never are."""
 _KINDS: tuple[tuple[type[Exception], FailureKind], ...] = (
     (DataError, "data"),
+    (NotFiniteError, "not_finite"),
     (ShapeError, "code"),
     (ConfigError, "setting"),
 )
@@ -69,8 +70,6 @@ def kind_of(error: BaseException) -> FailureKind:
         if isinstance(seen, StoreAwayError) or _is_gone_from_cache(seen):
             return "store_away"
         seen = seen.__cause__ or seen.__context__
-    if isinstance(error, SearchError) and "finite" in str(error):
-        return "not_finite"
     return next((kind for of, kind in _KINDS if isinstance(error, of)), "code")
 
 

@@ -42,7 +42,7 @@ def pretrain_by_nnunet(
 
     Raises:
         NnunetError: If nnU-Net fails.
-        SearchError: If its loss is not finite.
+        NotFiniteError: If its loss is not finite.
         StopRequested: If the user asked to stop.
     """
     folder = room.checkpoint_path.parent

@@ -19,7 +19,7 @@ from iac_core.checkpoint import resume_from, save_checkpoint
 from iac_core.config import AugmentationSettings, PretrainSettings, RetrainSettings
 from iac_core.data.slices import PreparedData
 from iac_core.data.splits import Split
-from iac_core.errors import SearchError, StopRequested
+from iac_core.errors import NotFiniteError, StopRequested
 from iac_core.seeding import derive_seed, numpy_generator
 from iac_core.training.batches import (
     autocast,
@@ -113,10 +113,10 @@ def check_finite(loss: float, *, epoch: int) -> None:
     """Stop a training whose loss is no longer a number.
 
     Raises:
-        SearchError: If the loss is NaN or infinite.
+        NotFiniteError: If the loss is NaN or infinite.
     """
     if not math.isfinite(loss):
-        raise SearchError(
+        raise NotFiniteError(
             f"the mean loss of an epoch must be finite, got {loss} in epoch {epoch}; "
             "lower the learning rate, or let doctor look at the data"
         )
@@ -162,7 +162,7 @@ def fit(
         scores_start: Whether the starting state is scored, and kept if no epoch is better.
 
     Raises:
-        SearchError: If the loss is not finite.
+        NotFiniteError: If the loss is not finite.
         StopRequested: If the user asked to stop; the checkpoint is written.
     """
     run = _Fit(network, list(groups), room, settings, seed, purpose, frozen_prefixes)

@@ -52,7 +52,7 @@ def one_shot(
 
     Raises:
         ConfigError: If the split has fewer than two training patients, or too few slices.
-        SearchError: If a loss is not finite.
+        NotFiniteError: If a loss is not finite.
         StopRequested: If the user asked to stop; the checkpoint is written.
     """
     run = OneShot(backbone, settings, room, cell, search, seed)

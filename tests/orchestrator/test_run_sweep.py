@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from iac_core.config import SearchPace
-from iac_core.errors import ConfigError, SearchError
+from iac_core.errors import ConfigError, NotFiniteError
 from iac_core.pruners import OPERATION_PRUNERS
 from iac_core.types import Decision, Reason
 from orchestrator.executors import InlineExecutor
@@ -284,7 +284,7 @@ class FailsAtFirst:
         ([OSError(errno.ENOSPC, "No space left on device")] * 9, 4, "disk_full"),
         ([MemoryError()], 2, None),
         ([ZeroDivisionError("x")], 1, "code"),
-        ([SearchError("the mean loss of an epoch must be finite, got nan")], 1, "not_finite"),
+        ([NotFiniteError("the mean loss of an epoch must be finite, got nan")], 1, "not_finite"),
         ([ConfigError("a setting must fit, got 3")], 1, "setting"),
     ],
 )

@@ -11,7 +11,7 @@ from iac_core.backbones import build_backbone
 from iac_core.backbones.unet import UNetSettings
 from iac_core.cells.genotype import Genotype
 from iac_core.config import AugmentationSettings, CellSettings, PretrainSettings, SearchSettings
-from iac_core.errors import ConfigError, SearchError, StopRequested
+from iac_core.errors import ConfigError, NotFiniteError, StopRequested
 from iac_core.searches.settings import OneShotSettings
 from iac_core.searches.space import CellSpace
 from iac_core.training.finalists import choose_finalists
@@ -225,7 +225,7 @@ def test_a_loss_that_is_no_number_ends_the_search(make_room):
     settings = replace(SETTINGS, learning_rate_factor=1)
     # Far outside of the range that a sweep file may give: it diverges in a step.
     object.__setattr__(settings, "learning_rate_factor", 1e30)
-    with pytest.raises(SearchError, match="the mean loss of an epoch must be finite"):
+    with pytest.raises(NotFiniteError, match="the mean loss of an epoch must be finite"):
         run(make_room(), settings)
 
 

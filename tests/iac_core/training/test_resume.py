@@ -19,7 +19,7 @@ from iac_core.config import (
     RetrainSettings,
     SearchSettings,
 )
-from iac_core.errors import SearchError, StopRequested
+from iac_core.errors import NotFiniteError, SearchError, StopRequested
 from iac_core.pruners.evidence import GRADIENT_SUMS
 from iac_core.pruners.js_absolute import JsAbsolute, JsAbsoluteSettings
 from iac_core.seeding import numpy_generator
@@ -250,5 +250,5 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_its_epoch(make_room):
     settings = RetrainSettings(epochs=3, batch_size=4, steps_per_epoch=2)
     # Far outside of the range that a sweep file may give: it diverges in a step.
     object.__setattr__(settings, "backbone_learning_rate", 1e30)
-    with pytest.raises(SearchError, match="must be finite, got nan in epoch"):
+    with pytest.raises(NotFiniteError, match="must be finite, got nan in epoch"):
         train_longer(network, make_room(), settings, seed=0)
