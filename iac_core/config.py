@@ -49,7 +49,7 @@ def require(condition: bool, rule: str, value: object) -> None:
     if not condition:
         shown = repr(value)
         cut = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}…"
-        raise ConfigError(f"{rule}, got {cut}")
+        raise ConfigError(rule, value=cut)
 
 
 def require_at_least(minimum: float, **values: float | None) -> None:

@@ -30,8 +30,32 @@ class IacError(Exception):
     """Base class of every error raised on purpose."""
 
 
+_UNSAID = object()
+
+
 class ConfigError(IacError, ValueError):
-    """A setting is out of range, unknown, or contradicts another."""
+    """A setting is out of range, unknown, or contradicts another.
+
+    Args:
+        rule: What must hold; the whole message where there is no value.
+        value: What was given instead, shown by `str`.
+        way_out: What the user can do.
+
+    Attributes:
+        rule: As given.
+        value: As it is shown; empty if none was given.
+        way_out: As given.
+
+    Examples:
+        >>> str(ConfigError("epochs must be at least 1", value=0, way_out="train for some"))
+        'epochs must be at least 1, got 0; train for some'
+    """
+
+    def __init__(self, rule: str, *, value: object = _UNSAID, way_out: str = "") -> None:
+        self.rule, self.way_out = rule, way_out
+        self.value = "" if value is _UNSAID else str(value)
+        said = rule if value is _UNSAID else f"{rule}, got {self.value}"
+        super().__init__(f"{said}; {way_out}" if way_out else said)
 
 
 class UnknownNameError(ConfigError):

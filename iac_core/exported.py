@@ -79,8 +79,9 @@ class ExportedCells:
         settings = parse_cell(path, description["cell"])
         if genotype.n_nodes != settings.n_nodes:
             raise ConfigError(
-                f"{path}: genotype and cell must have as many nodes, got {genotype.n_nodes} and "
-                f"{settings.n_nodes}; write one with `orchestrator export`"
+                f"{path}: genotype and cell must have as many nodes",
+                value=f"{genotype.n_nodes} and {settings.n_nodes}",
+                way_out="write one with `orchestrator export`",
             )
         return cls(
             genotype=genotype,
@@ -125,7 +126,11 @@ class ExportedCells:
             arguments = [SkipArgument(module=path, argument=name) for path, name in skips]
             host = External(network, arguments, multiple=multiple, n_channels=n_channels)
         if not host.sites:
-            raise ConfigError("cells must go into skips, got none; name them with `skips`")
+            raise ConfigError(
+                "cells must go into skips",
+                value="none",
+                way_out="name them with `skips`",
+            )
         implanted = ImplantedNetwork(host, self.genotype, self.settings, scope=scope, seed=seed)
         if with_weights:
             self._load_weights(implanted)
@@ -175,7 +180,9 @@ class ExportedCells:
             made = [(site["skip_channels"], site["decoder_channels"]) for site in sites]
             raise ConfigError(
                 f"weights must fit the skips they were trained in, {made} channels of skip and "
-                f"decoder, got {found}; pass with_weights=False and train the cells"
+                "decoder",
+                value=found,
+                way_out="pass with_weights=False and train the cells",
             )
         implanted.load_state_dict(self.weights, strict=False)
 
@@ -293,7 +300,8 @@ def write_program(
     difference = float((found - expected).abs().max())
     if not difference <= _LARGEST_DIFFERENCE:
         raise ConfigError(
-            f"an exported program must give the network's logits, got {difference} of difference"
+            "an exported program must give the network's logits",
+            value=f"{difference} of difference",
         )
     return difference
 
@@ -307,7 +315,9 @@ def _through_onnx(
         import onnxscript  # noqa: F401 - what torch writes ONNX with
     except ImportError as error:
         raise ConfigError(
-            f"ONNX must be installed, got no {error.name}; run `pip install .[onnx]`"
+            "ONNX must be installed",
+            value=f"no {error.name}",
+            way_out="run `pip install .[onnx]`",
         ) from error
     # It warns of operators of torchvision, which no network here has.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)

@@ -48,23 +48,26 @@ def read_description(path: Path, *, schema: int) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > _MOST_DESCRIPTION_BYTES:
             raise ConfigError(
-                f"{path}: a description must be at most {_MOST_DESCRIPTION_BYTES} bytes, "
-                f"got {size}; {_WAY_OUT}"
+                f"{path}: a description must be at most {_MOST_DESCRIPTION_BYTES} bytes",
+                value=size,
+                way_out=f"{_WAY_OUT}",
             )
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
-            f"an exported folder must hold {path.name}, got {path.parent} "
-            f"({str(error) or type(error).__name__:.200}); {_WAY_OUT}"
+            f"an exported folder must hold {path.name}",
+            value=f"{path.parent} ({str(error) or type(error).__name__:.200})",
+            way_out=f"{_WAY_OUT}",
         ) from error
     if not isinstance(raw, dict):
         _refuse(path, "a description must be a JSON object", raw)
     if raw.get("schema") != schema:
         raise ConfigError(
-            f"{path}: the schema must be {schema}, got {raw.get('schema')!r:.60}; "
-            "export again with this version"
+            f"{path}: the schema must be {schema}",
+            value=f"{raw.get('schema')!r:.60}",
+            way_out="export again with this version",
         )
     kinds = {"genotype": dict, "cell": dict, "sites": list}
     for key, kind in kinds.items():
@@ -100,14 +103,17 @@ def read_weights(folder: Path, name: str, description: Mapping[str, Any]) -> dic
         _check_finite(path, weights)
     except OSError as error:
         raise ConfigError(
-            f"an exported folder must hold {name}, got {folder} ({error}); {_WAY_OUT}"
+            f"an exported folder must hold {name}",
+            value=f"{folder} ({error})",
+            way_out=f"{_WAY_OUT}",
         ) from error
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
-            f"{path}: weights must be whole, got {error!s:.200}; copy the folder again, "
-            f"or {_WAY_OUT}"
+            f"{path}: weights must be whole",
+            value=f"{error!s:.200}",
+            way_out=f"copy the folder again, or {_WAY_OUT}",
         ) from error
     return weights
 
@@ -204,4 +210,8 @@ def _is_number(value: object) -> typing.TypeGuard[int | float]:
 
 
 def _refuse(path: Path, rule: str, value: object) -> NoReturn:
-    raise ConfigError(f"{path}: {rule}, got {value!r:.200}; copy the folder again, or {_WAY_OUT}")
+    raise ConfigError(
+        f"{path}: {rule}",
+        value=f"{value!r:.200}",
+        way_out=f"copy the folder again, or {_WAY_OUT}",
+    )

@@ -66,6 +66,7 @@ def entry_of(settings: object, table: Mapping[str, T], *, what: str) -> T:
             return entry
     known = ", ".join(sorted(table))
     raise UnknownNameError(
-        f"settings must be those of a {what} ({known}), got {type(settings).__name__}; "
-        "add it to the table"
+        f"settings must be those of a {what} ({known})",
+        value=type(settings).__name__,
+        way_out="add it to the table",
     )

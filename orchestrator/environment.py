@@ -66,7 +66,9 @@ def ray_folder() -> str | None:
     longest = LONGEST_SOCKET_PATH - len(_RAY_SOCKET) - len("/ray")
     raise ConfigError(
         f"the folder of temporary files must have a path of at most {longest} bytes for Ray's "
-        f"sockets, got {wanted.parent}; set RAY_TMPDIR or TMPDIR to a shorter one, or run --inline"
+        "sockets",
+        value=wanted.parent,
+        way_out="set RAY_TMPDIR or TMPDIR to a shorter one, or run --inline",
     )
 
 

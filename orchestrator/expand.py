@@ -44,22 +44,28 @@ def expand(spec: SweepSpec) -> Expansion:
     for pattern in spec.exclude:
         if not excludes.has_matched(pattern):
             raise ConfigError(
-                f"{spec.path}: an exclude must match a cell of the grid, got {dict(pattern)}; "
-                "correct or remove it"
+                f"{spec.path}: an exclude must match a cell of the grid",
+                value=dict(pattern),
+                way_out="correct or remove it",
             )
     jobs: dict[str, Job] = {}
     for cell in spec.include:
         if not _is_possible(spec, cell):
             raise ConfigError(
                 f"{spec.path}: a backbone without skips must be included with the arms "
-                f"{' or '.join(_WITHOUT_CELLS)}, got {cell['backbone']} with {cell['pruner']}; "
-                "correct or remove it"
+                f"{' or '.join(_WITHOUT_CELLS)}",
+                value=f"{cell['backbone']} with {cell['pruner']}",
+                way_out="correct or remove it",
             )
     for cell in [*kept, *spec.include]:
         job = _job(spec, cell)
         jobs.setdefault(job.job_id, job)
     if not jobs:
-        raise ConfigError(f"{spec.path}: a sweep must have a job, got none; loosen its excludes")
+        raise ConfigError(
+            f"{spec.path}: a sweep must have a job",
+            value="none",
+            way_out="loosen its excludes",
+        )
     return Expansion(jobs=tuple(jobs.values()), dropped=tuple(dropped))
 
 

@@ -44,8 +44,9 @@ def export_sweep(
         states = [_the_one(states, start) for start in job_ids]
     if not states:
         raise ConfigError(
-            "an export must have a finished job with cells, got none; "
-            f"`{session.command('run')}` runs them"
+            "an export must have a finished job with cells",
+            value="none",
+            way_out=f"`{session.command('run')}` runs them",
         )
     for state in states:
         folder = into / _name(state)
@@ -62,8 +63,9 @@ def _the_one(states: Sequence[JobState], start: str) -> JobState:
     if len(found) != 1:
         known = ", ".join(state.job.job_id for state in (found or states)[:5]) or "none"
         raise ConfigError(
-            f"--job must be the start of one finished job's id, got {start!r}, which fits "
-            f"{len(found)}; ids: {known}"
+            "--job must be the start of one finished job's id",
+            value=f"{start!r}, which fits {len(found)}",
+            way_out=f"ids: {known}",
         )
     return found[0]
 

@@ -25,20 +25,28 @@ def written_out(path: str) -> str:
         '/data/ACDC'
     """
     if not path.strip():
-        raise ConfigError(f"a path must not be empty, got {path!r}; name a folder or leave it out")
+        raise ConfigError(
+            "a path must not be empty",
+            value=repr(path),
+            way_out="name a folder or leave it out",
+        )
     found = _VARIABLE.sub(_variable, path)
     if found.startswith("~"):
         found = os.path.expanduser(found)
         if found.startswith("~"):
             home = found.split("/", 1)[0]
             raise ConfigError(
-                f"a path must begin with a home that is known, got {home}; write the whole path"
+                "a path must begin with a home that is known",
+                value=home,
+                way_out="write the whole path",
             )
     parts = [len(os.fsencode(part)) for part in found.split("/")]
     if max(parts) > _MOST_BYTES_OF_A_PART or sum(parts) + len(parts) > _MOST_BYTES:
         raise ConfigError(
             f"a path must have at most {_MOST_BYTES_OF_A_PART} bytes between two slashes and "
-            f"{_MOST_BYTES} in all, got {found[:60]}…; shorten it"
+            f"{_MOST_BYTES} in all",
+            value=f"{found[:60]}…",
+            way_out="shorten it",
         )
     return found
 
@@ -49,7 +57,8 @@ def _variable(match: re.Match[str]) -> str:
     if not value:
         state = "an empty one" if name in os.environ else "none of that name"
         raise ConfigError(
-            f"a path's variable {match[0]} must be set, got {state}; `export {name}=…`, or write "
-            "the path out"
+            f"a path's variable {match[0]} must be set",
+            value=state,
+            way_out=f"`export {name}=…`, or write the path out",
         )
     return value

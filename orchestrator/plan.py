@@ -237,8 +237,9 @@ def _kept_mib(job: Job, where: str) -> float:
     except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"{where}: the backbone {job.backbone} must suit slices of prepare.size = {size}, "
-            f"got: {reason}; give it fewer levels or larger slices"
+            f"{where}: the backbone {job.backbone} must suit slices of prepare.size = {size}",
+            value=reason,
+            way_out="give it fewer levels or larger slices",
         ) from error
 
 

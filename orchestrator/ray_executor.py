@@ -92,13 +92,17 @@ class RayExecutor:
             if self._address is None:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise ConfigError(
-                    f"Ray must start on this machine, got {reason}; set RAY_TMPDIR and HOME to "
-                    "folders that can be written, or run --inline"
+                    "Ray must start on this machine",
+                    value=reason,
+                    way_out=(
+                        "set RAY_TMPDIR and HOME to folders that can be written, or run --inline"
+                    ),
                 ) from error
             reason = str(error).splitlines()[0]
             raise ConfigError(
-                f"the address must be that of a running Ray cluster, got {self._address} "
-                f"({reason}); start one with `ray start --head`, or give its --address"
+                "the address must be that of a running Ray cluster",
+                value=f"{self._address} ({reason})",
+                way_out="start one with `ray start --head`, or give its --address",
             ) from error
 
     def __exit__(

@@ -204,8 +204,9 @@ def grid_cells(session: Session, *, reads: bool = True) -> tuple[GridCell, ...]:
         cells.append(GridCell(job=full.job, full=recorded_full, others=found))
     if not cells:
         raise ConfigError(
-            f"{session.spec.path}: a sweep to replay must hold the full search, got no pruner of "
-            "type 'none' in its grid; add it to grid.pruner and run it"
+            f"{session.spec.path}: a sweep to replay must hold the full search",
+            value="no pruner of type 'none' in its grid",
+            way_out="add it to grid.pruner and run it",
         )
     return tuple(cells)
 

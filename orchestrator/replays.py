@@ -141,7 +141,9 @@ def replay_rooms(cells: Sequence[GridCell]) -> tuple[ReplayRoom, ...]:
     if not recorded:
         names = ", ".join(cell.label for cell in cells)
         raise ConfigError(
-            f"a replay must have a finished full search, got none for {names}; run the sweep first"
+            "a replay must have a finished full search",
+            value=f"none for {names}",
+            way_out="run the sweep first",
         )
     groups: dict[tuple[str, ...], list[RecordedSearch]] = {}
     for cell in recorded:
@@ -224,7 +226,9 @@ def _axis(change: str) -> tuple[str, list[Any]]:
     field, equals, values = change.partition("=")
     if not equals or not field or not values:
         raise ConfigError(
-            f"--vary must be FIELD=VALUE,VALUE,…, got {change!r}; for example patience_epochs=1,3"
+            "--vary must be FIELD=VALUE,VALUE,…",
+            value=repr(change),
+            way_out="for example patience_epochs=1,3",
         )
     return field, [read_scalar(value) for value in values.split(",")]
 

@@ -106,7 +106,8 @@ def validation_dice(store: StageStore, task: StageTask) -> float:
     subsets = task.job.settings.evaluate.subsets
     if subsets != ("validation",):
         raise ConfigError(
-            f"what is chosen by must score validation patients alone, got {', '.join(subsets)}"
+            "what is chosen by must score validation patients alone",
+            value=", ".join(subsets),
         )
     record = store.record(task.kind, task.key)
     patients = _patient_rows({} if record is None else {"evaluate": record}, store)

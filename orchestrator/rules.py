@@ -58,22 +58,20 @@ def rule_problems(
 
 
 def as_problem(error: ConfigError, spec: SweepSpec, place: str, about: str = "") -> Problem:
-    """Return a message of the form ``rule, got value; way out`` as a problem of a sweep file.
+    """Return an error as a problem of a sweep file.
 
     Args:
-        error: The message.
+        error: The error.
         spec: The sweep.
         place: Where in the file.
         about: Put before the rule.
     """
-    rule, _, rest = str(error).partition(", got ")
-    value, _, way_out = rest.partition("; ")
     return Problem(
         file=str(spec.path),
         place=place,
-        rule=about + rule,
-        value=value or "another",
-        way_out=way_out or "correct it",
+        rule=about + error.rule,
+        value=error.value or "another",
+        way_out=error.way_out or "correct it",
     )
 
 
@@ -97,7 +95,9 @@ def _split_problems(
             if wanted is not None and wanted > len(split.train):
                 raise ConfigError(
                     f"n_train_patients must be at most the split's {len(split.train)} training "
-                    f"patients, got {wanted}; lower it or leave it out"
+                    "patients",
+                    value=wanted,
+                    way_out="lower it or leave it out",
                 )
         except ConfigError as error:
             seen[identity] = as_problem(error, spec, "stages.split", about=f"{job.dataset}: ")
@@ -161,7 +161,7 @@ def _network_problems(
             continue
         trouble = _trouble_of(wanted)
         if trouble:
-            problem = as_problem(ConfigError(trouble), spec, f"backbones.{job.backbone}")
+            problem = as_problem(trouble, spec, f"backbones.{job.backbone}")
             found.setdefault(f"{job.backbone} {trouble}", problem)
         elif is_own and notes:
             content = to_json({"backbone": job.backbone, "is_fine": True})
@@ -215,32 +215,33 @@ def _channels_and_classes(source: DataSource) -> tuple[int, int]:
     return len(described.channels), len(described.label_values)
 
 
-def _trouble_of(wanted: _Wanted) -> str:
-    """Why a network cannot be used, as ``rule, got value; way out``; empty if it can."""
+def _trouble_of(wanted: _Wanted) -> ConfigError | None:
+    """Why a network cannot be used, if it cannot."""
     # Without values first, which takes milliseconds; some networks look at values as they are
     # built.
     for device in ("meta", "cpu"):
         try:
             with torch.device(device), torch.no_grad():
-                return _build(wanted)
+                _build(wanted)
+                return None
         except ConfigError as error:
-            return str(error)
+            return error
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code can raise anything
             if device == "cpu":
                 size, lines = wanted.job.settings.prepare.size, str(error).splitlines() or [""]
-                return (
-                    f"the network must be built and take a slice of {size} × {size} pixels, got "
-                    f"{type(error).__name__}: {lines[0]}; correct its settings, its code or "
-                    "prepare.size"
+                return ConfigError(
+                    f"the network must be built and take a slice of {size} × {size} pixels",
+                    value=f"{type(error).__name__}: {lines[0]}",
+                    way_out="correct its settings, its code or prepare.size",
                 )
-    return ""
+    return None
 
 
-def _build(wanted: _Wanted) -> str:
-    """Build a network and pass one slice through it; what is wrong with the logits, if anything.
+def _build(wanted: _Wanted) -> None:
+    """Build a network and pass one slice through it.
 
     Raises:
-        ConfigError: If it cannot be built.
+        ConfigError: If it cannot be built, or its logits are of another shape.
         Exception: Whatever its code raises.
     """
     job = wanted.job
@@ -251,9 +252,10 @@ def _build(wanted: _Wanted) -> str:
     backbone.train(False)
     logits = backbone.decode(backbone.encode(torch.zeros(1, wanted.n_channels, size, size)))
     if logits.ndim != 4 or logits.shape[1] != wanted.n_classes:
-        return (
-            f"the network must return logits of {wanted.n_classes} classes, got the shape "
-            f"{tuple(logits.shape)}; correct its code or classes_argument"
+        raise ConfigError(
+            f"the network must return logits of {wanted.n_classes} classes",
+            value=f"the shape {tuple(logits.shape)}",
+            way_out="correct its code or classes_argument",
         )
     if has_cells(job.control) and backbone.sites:
         network: nn.Module = ImplantedNetwork(
@@ -266,4 +268,3 @@ def _build(wanted: _Wanted) -> str:
             seed=0,
         )
         network.train(False)
-    return ""

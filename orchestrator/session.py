@@ -94,8 +94,9 @@ class Session:
         jobs = tuple(job for job in self.expansion.jobs if job.job_id.startswith(tuple(starts)))
         if not jobs:
             raise ConfigError(
-                f"a job's id must start so, got {', '.join(starts)}; "
-                f"`{self.command('plan', options=['--jobs'])}` lists them"
+                "a job's id must start so",
+                value=", ".join(starts),
+                way_out=f"`{self.command('plan', options=['--jobs'])}` lists them",
             )
         return replace(self, expansion=replace(self.expansion, jobs=jobs))
 

@@ -278,10 +278,10 @@ class SweepSpec:
         try:
             changed = _with_setting(stages[section], setting, json.dumps(value))
         except ValidationError as error:
-            rule = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            about = _reason_of(error.errors(include_url=False)[0])
             raise ConfigError(
-                f"{self.path}: grid.{name}: {rule}, in a cell with the value {value!r}; exclude "
-                "such cells or change the axes"
+                f"{self.path}: grid.{name}: {about}, in a cell with the value {value!r}",
+                way_out="exclude such cells or change the axes",
             ) from error
         return {**stages, section: changed}
 
@@ -318,16 +318,26 @@ def changed_settings(settings: T, changes: Mapping[str, Any]) -> T:
         if name not in known:
             hint = did_you_mean(name, list(known))
             raise ConfigError(
-                f"a setting must be one of {type(settings).__name__}, got {name!r}{hint}"
+                f"a setting must be one of {type(settings).__name__}",
+                value=f"{name!r}{hint}",
             )
     try:
         return _parse(type(settings), {**plain(settings), **changes})
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in detail["loc"])
-        rule = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        about = f"{field} must be {rule}, got {detail['input']!r}" if field else rule
+        if detail["type"] == "value_error" or not field:
+            about = _reason_of(detail)
+        else:
+            about = f"{field} must be {_reason_of(detail)}, got {detail['input']!r}"
         raise ConfigError(f"{type(settings).__name__}: {about}") from error
+
+
+def _reason_of(detail: Any) -> str:  # noqa: ANN401
+    """Why a value was refused: in our words, or in those of pydantic without its first ones."""
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    return str(detail["msg"]).removeprefix("Input should be ")
 
 
 class _Reader:
@@ -546,9 +556,7 @@ class _Reader:
         try:
             return str((self.file.path.parent / written_out(path)).resolve())
         except ConfigError as error:
-            rule, _, rest = str(error).partition(", got ")
-            value, _, way_out = rest.partition("; ")
-            self._problem(place, rule, _Said(value), way_out)
+            self._problem(place, error.rule, _Said(error.value), error.way_out)
         except (OSError, RuntimeError) as error:  # links that lead in a circle
             self._problem(place, "a path must lead somewhere", str(error), "correct it")
         return None
@@ -560,9 +568,8 @@ class _Reader:
         try:
             store = written_out(raw) if isinstance(raw, str) else ""
         except ConfigError as error:
-            rule, _, rest = str(error).partition(", got ")
-            value, _, way_out = rest.partition("; ")
-            self._problem(("store",), f"store: {rule}", _Said(value), way_out)
+            rule, value = f"store: {error.rule}", _Said(error.value)
+            self._problem(("store",), rule, value, error.way_out)
             return None
         if store and is_root(store):
             return store
@@ -901,9 +908,12 @@ class _Reader:
                 where, f"{_label(place)} must have the key {name}", given, f"add `{name}: ...`"
             )
         elif kind == "value_error":
-            rule, _, value = str(detail["ctx"]["error"]).rpartition(", got ")
-            named = self._key_named(where, rule)
-            self._problem(named, rule, _Said("a value of " + value), "correct it")
+            error = detail["ctx"]["error"]
+            if not isinstance(error, ConfigError):
+                error = ConfigError(str(error))
+            named = self._key_named(where, error.rule)
+            value = _Said(error.value) if error.value else given
+            self._problem(named, error.rule, value, error.way_out or "correct it")
         else:
             rule = detail["msg"].removeprefix("Input should be ").replace("valid ", "")
             rule = rule.replace("a integer", "a whole number")

@@ -102,8 +102,9 @@ def study_of(session: Session) -> StudySettings:
     """
     if session.spec.study is None:
         raise ConfigError(
-            f"{session.spec.path}: a sweep must have a study to be tuned, got none; "
-            "sweeps/README.md says how"
+            f"{session.spec.path}: a sweep must have a study to be tuned",
+            value="none",
+            way_out="sweeps/README.md says how",
         )
     return session.spec.study
 
@@ -168,8 +169,9 @@ def leading(session: Session) -> Iterator[None]:
     if not isinstance(lease, Lease):
         who = lease.identity or {}
         raise ConfigError(
-            f"a study must be led by one process at a time, got another one, {who.get('pid')} on "
-            f"{who.get('host')}; wait for it, or stop it"
+            "a study must be led by one process at a time",
+            value=f"another one, {who.get('pid')} on {who.get('host')}",
+            way_out="wait for it, or stop it",
         )
     with lease:
         yield
@@ -184,8 +186,9 @@ def cells_judged_on(cells: Sequence[GridCell], settings: StudySettings) -> list[
     chosen = [cell for cell in cells if is_on_cell(cell.job, settings.judged_on)]
     if not chosen:
         raise ConfigError(
-            f"study.judged_on must leave a cell of the grid, got {dict(settings.judged_on)}; "
-            "loosen it"
+            "study.judged_on must leave a cell of the grid",
+            value=dict(settings.judged_on),
+            way_out="loosen it",
         )
     return chosen
 

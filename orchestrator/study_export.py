@@ -50,8 +50,9 @@ def load_confirmed(session: Session) -> optuna.Study:
     storage = open_storage(session)
     if session.spec.name not in optuna.get_all_study_names(storage):
         raise ConfigError(
-            f"{session.spec.path}: a study must have trials to be shown, got none; "
-            f"`{session.command('run')}` runs them"
+            f"{session.spec.path}: a study must have trials to be shown",
+            value="none",
+            way_out=f"`{session.command('run')}` runs them",
         )
     study = optuna.load_study(study_name=session.spec.name, storage=storage)
     settings = study_of(session)
@@ -74,7 +75,9 @@ def chosen_trial(session: Session, study: optuna.Study) -> tuple[FrozenTrial, st
     if not feasible:
         raise ConfigError(
             f"a study must have a finished trial within {DICE_LOSS} {settings.max_dice_loss} to "
-            f"be exported, got {len(done)} finished ones and none within; name one by --trial"
+            "be exported",
+            value=f"{len(done)} finished ones and none within",
+            way_out="name one by --trial",
         )
     costs = [place for place, name in enumerate(settings.objectives) if name != "val_dice"]
     if costs and (settings.max_dice_loss is not None or len(settings.objectives) == len(costs)):
@@ -108,8 +111,9 @@ def export_study(session: Session, into: Path | None, number: int | None) -> Exp
     path = into or old.with_name(f"{old.stem}_tuned{old.suffix}")
     if path.resolve().parent != old.resolve().parent:
         raise ConfigError(
-            f"--into must lie beside the sweep file, whose paths are relative, got {path}; "
-            f"for example {old.with_name(path.name)}"
+            "--into must lie beside the sweep file, whose paths are relative",
+            value=path,
+            way_out=f"for example {old.with_name(path.name)}",
         )
     study = load_confirmed(session)
     if number is None:
@@ -119,8 +123,9 @@ def export_study(session: Session, into: Path | None, number: int | None) -> Exp
     proposal = proposal_again(session, trial)
     if proposal is None:
         raise ConfigError(
-            f"{old}: pruners and study.space must stay as trial {trial.number} ran with them, got "
-            "others; put them back to export it"
+            f"{old}: pruners and study.space must stay as trial {trial.number} ran with them",
+            value="others",
+            way_out="put them back to export it",
         )
     kind = _type_of(session, proposal.pruner)
     data: dict[str, Any] = copy.deepcopy(dict(read_sweep_file(old).sweep))
@@ -149,7 +154,11 @@ def export_study(session: Session, into: Path | None, number: int | None) -> Exp
     text = sweep_text(data)
     head = f"# {session.spec.name}, trial {trial.number}: {why}.\n"
     if not create_bytes(path, (head + text).encode()):
-        raise ConfigError(f"--into must be a new file, got {path}; name another")
+        raise ConfigError(
+            "--into must be a new file",
+            value=path,
+            way_out="name another",
+        )
     return ExportedStudy(path=path, number=trial.number, why=why)
 
 
@@ -182,7 +191,11 @@ def _numbered(study: optuna.Study, number: int) -> FrozenTrial:
         if trial.number == number:
             return trial
     known = ", ".join(str(trial.number) for trial in done) or "none"
-    raise ConfigError(f"--trial must be a finished one, got {number}; finished: {known}")
+    raise ConfigError(
+        "--trial must be a finished one",
+        value=number,
+        way_out=f"finished: {known}",
+    )
 
 
 def _type_of(session: Session, pruner: str) -> str:

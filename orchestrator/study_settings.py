@@ -328,8 +328,9 @@ def check_study(study: "optuna.Study", settings: StudySettings, objectives: Sequ
     if before != list(objectives):
         raise ConfigError(
             f"study.objectives must stay as in the trials of {study.study_name}, "
-            f"{', '.join(before)}, got {', '.join(objectives)}; other ones are another study: "
-            "give the sweep another name"
+            f"{', '.join(before)}",
+            value=", ".join(objectives),
+            way_out="other ones are another study: give the sweep another name",
         )
     space = {
         f"{pruner}.{name}": _distribution(values)
@@ -343,8 +344,12 @@ def check_study(study: "optuna.Study", settings: StudySettings, objectives: Sequ
             except ValueError as error:
                 raise ConfigError(
                     f"study.space.{name} must stay as trial {trial.number} of {study.study_name} "
-                    f"drew it, {trial.distributions[name]}, got {space[name]}; numbers may get "
-                    "other ends, anything else is another study: give the sweep another name"
+                    f"drew it, {trial.distributions[name]}",
+                    value=space[name],
+                    way_out=(
+                        "numbers may get other ends, anything else is another study: give the "
+                        "sweep another name"
+                    ),
                 ) from error
 
 

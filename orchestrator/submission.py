@@ -73,8 +73,12 @@ class Cluster:
         except (ConnectionError, RuntimeError) as error:
             reason = (str(error).splitlines() or [""])[0]
             raise ConfigError(
-                f"a Ray dashboard must answer at the address, got {address} ({reason}); start the "
-                "head with `ray start --head --include-dashboard=true`, or forward port 8265"
+                "a Ray dashboard must answer at the address",
+                value=f"{address} ({reason})",
+                way_out=(
+                    "start the head with `ray start --head --include-dashboard=true`, or forward "
+                    "port 8265"
+                ),
             ) from error
 
     def submit(
@@ -119,7 +123,9 @@ class Cluster:
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
                     reason = (str(error).splitlines() or [""])[0]
                     raise ConfigError(
-                        f"the cluster must take the sweep, got: {reason}; look at its dashboard"
+                        "the cluster must take the sweep",
+                        value=reason,
+                        way_out="look at its dashboard",
                     ) from error
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
             else:
@@ -136,7 +142,9 @@ class Cluster:
         except RuntimeError as error:
             known = ", ".join(one.identity for one in self.submissions()) or "none"
             raise ConfigError(
-                f"a submission must be known to the cluster, got {identity!r}; there are: {known}"
+                "a submission must be known to the cluster",
+                value=repr(identity),
+                way_out=f"there are: {known}",
             ) from error
 
     def submissions(self) -> list[Submission]:
@@ -194,16 +202,18 @@ def bundle(spec: SweepSpec, folder: Path) -> None:
         target = (folder / source).resolve()
         if not target.is_relative_to(folder.resolve()):
             raise ConfigError(
-                f"{spec.path}: a split file must lie below the sweep file to be uploaded, got "
-                f"{name}; move it there"
+                f"{spec.path}: a split file must lie below the sweep file to be uploaded",
+                value=name,
+                way_out="move it there",
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(spec.path.parent / source, target)
     mib = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
     if mib > _MOST_UPLOAD_MIB:
         raise ConfigError(
-            f"an upload must be at most {_MOST_UPLOAD_MIB} MiB, got {mib:.0f}; keep large files "
-            "on the cluster and name them by absolute paths"
+            f"an upload must be at most {_MOST_UPLOAD_MIB} MiB",
+            value=f"{mib:.0f}",
+            way_out="keep large files on the cluster and name them by absolute paths",
         )
 
 

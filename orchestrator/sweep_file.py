@@ -92,8 +92,9 @@ def read_sweep_file(path: Path) -> SweepFile:
     _check_values(built)
     if not isinstance(built.value, dict):
         raise ConfigError(
-            f"{path}:1: a sweep file must be a mapping with metadata.sweep, got "
-            f"{repr(built.value)[:_MOST_SHOWN]}; see sweeps/README.md"
+            f"{path}:1: a sweep file must be a mapping with metadata.sweep",
+            value=f"{repr(built.value)[:_MOST_SHOWN]}",
+            way_out="see sweeps/README.md",
         )
     _check_root(path, built.value, built.lines)
     return SweepFile(
@@ -124,18 +125,20 @@ def _check_values(built: Built) -> None:
 def _check_root(path: Path, data: dict[str, Any], lines: dict[Place, int]) -> None:
     if "metadata" not in data and "grid" in data:
         raise ConfigError(
-            f"{path}:{lines[('grid',)]}: the sweep must stand under metadata.sweep, got it at the "
-            "root; write `metadata:` and `  sweep:` above and indent the rest by four spaces"
+            f"{path}:{lines['grid',]}: the sweep must stand under metadata.sweep",
+            value="it at the root",
+            way_out="write `metadata:` and `  sweep:` above and indent the rest by four spaces",
         )
     for key in data:
         if key not in CLUSTER_KEYS:
             raise ConfigError(
-                f"{path}:{lines[(key,)]}: a root key must be metadata or one of Ray's cluster "
-                f"keys, got {key[:_MOST_SHOWN]!r}{did_you_mean(key, list(CLUSTER_KEYS))}"
+                f"{path}:{lines[key,]}: a root key must be metadata or one of Ray's cluster keys",
+                value=f"{key[:_MOST_SHOWN]!r}{did_you_mean(key, list(CLUSTER_KEYS))}",
             )
     metadata = data.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("sweep"), dict):
         raise ConfigError(
-            f"{path}:{lines.get(('metadata',), 1)}: the file must hold a mapping metadata.sweep, "
-            f"got {'none' if not metadata else repr(metadata)[:_MOST_SHOWN]}; see sweeps/README.md"
+            f"{path}:{lines.get(('metadata',), 1)}: the file must hold a mapping metadata.sweep",
+            value=f"{'none' if not metadata else repr(metadata)[:_MOST_SHOWN]}",
+            way_out="see sweeps/README.md",
         )

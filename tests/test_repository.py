@@ -271,3 +271,22 @@ def test_dependencies_name_the_file_that_needs_them():
         if line.strip().startswith('"'):
             assert match, line
             assert (ROOT / match[1]).exists(), line
+
+
+def test_errors_carry_their_facts_and_no_message_is_read():
+    """`ConfigError(rule, value=…, way_out=…)`: what was given is no part of a rule's text."""
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            texts = [
+                part.value
+                for part in ast.walk(node.args[0])
+                if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            ]
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            is_message = name in ("ConfigError", "UnknownNameError", "partition", "rpartition")
+            if is_message and any(", got " in text for text in texts):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []

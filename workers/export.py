@@ -42,10 +42,15 @@ def export_job(
     """
     if folder.exists():
         raise ConfigError(
-            f"an export must go into a new folder, got {folder}; remove or rename it"
+            "an export must go into a new folder",
+            value=folder,
+            way_out="remove or rename it",
         )
     if not task.genotype:
-        raise ConfigError(f"a job to export must have cells, got {task.job.label}")
+        raise ConfigError(
+            "a job to export must have cells",
+            value=task.job.label,
+        )
     room = StageRoom(
         task=task,
         folder=folder,

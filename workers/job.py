@@ -65,10 +65,16 @@ def plain(value: object) -> Any:  # noqa: ANN401 - plain JSON values of any shap
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"a setting must be finite, got {value}")
+        raise ConfigError(
+            "a setting must be finite",
+            value=value,
+        )
     if value is None or isinstance(value, str | int | float):
         return value
-    raise ConfigError(f"a setting must be plain, got {type(value).__name__}")
+    raise ConfigError(
+        "a setting must be plain",
+        value=type(value).__name__,
+    )
 
 
 def identity(section: str, settings: object) -> dict[str, Any]:
@@ -115,7 +121,10 @@ def content_hash(value: object) -> str:
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError("a setting must be finite, got a number that is not") from error
+        raise ConfigError(
+            "a setting must be finite",
+            value="a number that is not",
+        ) from error
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

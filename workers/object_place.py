@@ -44,7 +44,9 @@ try:
     from filelock import FileLock
 except ImportError as error:
     raise ConfigError(
-        f"a store in a bucket must have s3fs, got {error}; pip install 'iac-orchestrator[s3]'"
+        "a store in a bucket must have s3fs",
+        value=error,
+        way_out="pip install 'iac-orchestrator[s3]'",
     ) from error
 
 _TRIES_OF_A_CREATE = 5
@@ -95,13 +97,17 @@ class ObjectPlace:
                 self.remove(probe)
         except StoreAwayError as error:
             raise ConfigError(
-                f"store must be a bucket that answers, got {self.root} ({error}); check its name, "
-                "AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                "store must be a bucket that answers",
+                value=f"{self.root} ({error})",
+                way_out=(
+                    "check its name, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                ),
             ) from error
         if is_created_twice:
             raise ConfigError(
-                f"store must honour conditional writes (If-None-Match), got {self.root} on a "
-                "server that creates an object twice; take another one, or a folder"
+                "store must honour conditional writes (If-None-Match)",
+                value=f"{self.root} on a server that creates an object twice",
+                way_out="take another one, or a folder",
             )
 
     def read(self, name: str) -> bytes | None:

@@ -322,7 +322,9 @@ def open_place(root: Path | str) -> Place:
     """
     if not is_root(root):
         raise ConfigError(
-            f"store must be a folder or s3://BUCKET/PREFIX, got {root!r}; give one of these"
+            "store must be a folder or s3://BUCKET/PREFIX",
+            value=repr(root),
+            way_out="give one of these",
         )
     if isinstance(root, Path) or "://" not in root:
         return LocalPlace(Path(root))

@@ -341,7 +341,10 @@ def final_network(room: StageRoom, data: PreparedData) -> nn.Module:
     state = room.weights("retrain")
     missing, unexpected = module.load_state_dict(state, strict=False)
     if unexpected or any(not name.startswith("implant.backbone.") for name in missing):
-        raise ConfigError(f"retrained weights must fit the network, got {unexpected} {missing}")
+        raise ConfigError(
+            "retrained weights must fit the network",
+            value=f"{unexpected} {missing}",
+        )
     return module
 
 

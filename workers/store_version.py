@@ -28,9 +28,12 @@ def check_version(place: Place, *, writes: bool) -> None:
     version = None if found is None else found.get("version")
     if isinstance(version, int) and version > VERSION:
         raise ConfigError(
-            f"store must be of version {VERSION} or older, got version {version} in {name}; a "
-            "later version of this project wrote it: install that one, or set `store` to another "
-            "folder"
+            f"store must be of version {VERSION} or older",
+            value=f"version {version} in {name}",
+            way_out=(
+                "a later version of this project wrote it: install that one, or set `store` to "
+                "another folder"
+            ),
         )
     if isinstance(version, int) or not writes:
         return

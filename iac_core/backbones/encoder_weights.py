@@ -42,15 +42,18 @@ def load_encoder_weights(encoder: nn.Module, path: str, sha256: str) -> None:
         found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
         raise ConfigError(
-            f"encoder_weights must be a file, got {path} ({error.strerror}); correct the path"
+            "encoder_weights must be a file",
+            value=f"{path} ({error.strerror})",
+            way_out="correct the path",
         ) from error
     require(found == sha256, f"encoder_weights_sha256 must be that of {path}, {found}", sha256)
     try:
         raw = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ConfigError(
-            f"encoder_weights must hold a state dict of tensors, got {path} "
-            f"({type(error).__name__}); save one with torch.save(encoder.state_dict(), FILE)"
+            "encoder_weights must hold a state dict of tensors",
+            value=f"{path} ({type(error).__name__})",
+            way_out="save one with torch.save(encoder.state_dict(), FILE)",
         ) from error
     state = raw.get("state_dict", raw) if isinstance(raw, Mapping) else raw
     require(isinstance(state, Mapping), "encoder_weights must hold a state dict", type(raw))
@@ -59,14 +62,18 @@ def load_encoder_weights(encoder: nn.Module, path: str, sha256: str) -> None:
     missing = [name for name in own if name not in fitted and "num_batches" not in name]
     if missing:
         raise ConfigError(
-            f"encoder_weights must hold every weight of the encoder, got none for {len(missing)}: "
-            f"{', '.join(missing[:3])} …; the file has {', '.join(list(state)[:3])} …"
+            "encoder_weights must hold every weight of the encoder",
+            value=f"none for {len(missing)}: {', '.join(missing[:3])} …",
+            way_out=f"the file has {', '.join(list(state)[:3])} …",
         )
     wrong = [name for name, value in fitted.items() if value.shape != own[name].shape]
     if wrong:
         raise ConfigError(
-            f"encoder_weights must fit the encoder, got {tuple(fitted[wrong[0]].shape)} for "
-            f"{wrong[0]} of {tuple(own[wrong[0]].shape)}; name the encoder that the file is of"
+            "encoder_weights must fit the encoder",
+            value=(
+                f"{tuple(fitted[wrong[0]].shape)} for {wrong[0]} of {tuple(own[wrong[0]].shape)}"
+            ),
+            way_out="name the encoder that the file is of",
         )
     encoder.load_state_dict(fitted, strict=False)
 

@@ -112,8 +112,9 @@ class External(nn.Module):
             if skip.module not in known:
                 near = [name for name in known if name.endswith(skip.module.split(".")[-1])][:5]
                 raise ConfigError(
-                    f"a skip must be an argument of a module of {type(network).__name__}, got "
-                    f"{skip.module!r}; near names: {', '.join(near) or 'none'}"
+                    f"a skip must be an argument of a module of {type(network).__name__}",
+                    value=repr(skip.module),
+                    way_out=f"near names: {', '.join(near) or 'none'}",
                 )
         self.sites: tuple[SkipSite, ...] = ()
         if self.skips:
@@ -173,8 +174,9 @@ class _Hook:
             found = "nothing" if value is None else type(value).__name__
             known = ", ".join(str(place) for place in values)
             raise ConfigError(
-                f"argument {name!r} of {self.skip.module} must be a feature map, got {found}; its "
-                f"arguments: {known}"
+                f"argument {name!r} of {self.skip.module} must be a feature map",
+                value=found,
+                way_out=f"its arguments: {known}",
             )
         return value
 
@@ -199,19 +201,22 @@ def _build(settings: ExternalSettings, n_channels: int, n_classes: int) -> nn.Mo
         target = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"target must be importable on every worker, got {settings.target!r} ({error}); "
-            "install it there, or put its folder on PYTHONPATH"
+            "target must be importable on every worker",
+            value=f"{settings.target!r} ({error})",
+            way_out="install it there, or put its folder on PYTHONPATH",
         ) from error
     sizes = {settings.channels_argument: n_channels, settings.classes_argument: n_classes}
     try:
         network = target(**{**settings.arguments, **sizes})
     except TypeError as error:
         raise ConfigError(
-            f"{settings.target} must take the arguments given, got {error}; correct arguments, "
-            "channels_argument or classes_argument"
+            f"{settings.target} must take the arguments given",
+            value=error,
+            way_out="correct arguments, channels_argument or classes_argument",
         ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
-            f"{settings.target} must return a torch module, got {type(network).__name__}"
+            f"{settings.target} must return a torch module",
+            value=type(network).__name__,
         )
     return network

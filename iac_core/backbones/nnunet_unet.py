@@ -92,8 +92,9 @@ def needs_plans(settings: NnunetSettings, **_: int) -> "NnunetUNet":
         ConfigError: Always.
     """
     raise ConfigError(
-        f"the network of nnunet must be built from its plans, got settings alone ({settings}); "
-        "run its preparation"
+        "the network of nnunet must be built from its plans",
+        value=f"settings alone ({settings})",
+        way_out="run its preparation",
     )
 
 
@@ -163,8 +164,8 @@ class NnunetUNet(nn.Module):
         if missing or "encoder" not in parts:
             raise ConfigError(
                 "a host of nnU-Net must have an encoder and a decoder with stages, transpconvs "
-                f"and seg_layers, got {type(network).__name__} without "
-                f"{', '.join(missing) or 'encoder'}"
+                "and seg_layers",
+                value=f"{type(network).__name__} without {', '.join(missing) or 'encoder'}",
             )
         self.encoder: nn.Module = parts["encoder"]
         self.decoder: nn.Module = NnunetDecoder(parts["decoder"])

@@ -68,11 +68,15 @@ def compose(text: str, where: str) -> Node | None:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(
-            f"{where}:{line}: the text must be YAML, got: {error.problem}; mend this line"
+            f"{where}:{line}: the text must be YAML",
+            value=error.problem,
+            way_out="mend this line",
         ) from error
     except yaml.YAMLError as error:
         raise ConfigError(
-            f"{where}: the text must be YAML, got: {' '.join(str(error).split())}; mend it"
+            f"{where}: the text must be YAML",
+            value=" ".join(str(error).split()),
+            way_out="mend it",
         ) from error
 
 
@@ -142,13 +146,16 @@ class _Composer:
         self.n_nodes += n_nodes
         if self.n_nodes > MOST_NODES:
             raise ConfigError(
-                f"{self.where}:{line}: a file must have at most {MOST_NODES} keys and values with "
-                "all aliases written out, got more; write it shorter, with fewer aliases"
+                f"{self.where}:{line}: a file must have at most {MOST_NODES} keys and values "
+                "with all aliases written out",
+                value="more",
+                way_out="write it shorter, with fewer aliases",
             )
         if len(self.open) + height > MOST_DEPTH:
             raise ConfigError(
-                f"{self.where}:{line}: lists and mappings must lie at most {MOST_DEPTH} deep, got "
-                "more; close some of them before this line"
+                f"{self.where}:{line}: lists and mappings must lie at most {MOST_DEPTH} deep",
+                value="more",
+                way_out="close some of them before this line",
             )
 
     def _alias(self, name: str, line: int) -> Node:
@@ -156,15 +163,21 @@ class _Composer:
         if node is None:
             known = ", ".join(f"&{one}" for one in list(self.named)[:10]) or "none"
             raise ConfigError(
-                f"{self.where}:{line}: an alias must follow its anchor, got *{name}; anchors "
-                f"before it: {known}"
+                f"{self.where}:{line}: an alias must follow its anchor",
+                value=f"*{name}",
+                way_out=f"anchors before it: {known}",
             )
         if not node.is_whole:
             raise ConfigError(
-                f"{self.where}:{line}: an alias must not stand inside of what it names, got "
-                f"*{name}, whose anchor in line {node.line} is still open; write it out"
+                f"{self.where}:{line}: an alias must not stand inside of what it names",
+                value=f"*{name}, whose anchor in line {node.line} is still open",
+                way_out="write it out",
             )
         return node
 
     def _fault(self, line: int, rule: str, found: str, what: str) -> ConfigError:
-        return ConfigError(f"{self.where}:{line}: {rule}, got {found}; remove {what}")
+        return ConfigError(
+            f"{self.where}:{line}: {rule}",
+            value=found,
+            way_out=f"remove {what}",
+        )

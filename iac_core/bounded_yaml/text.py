@@ -31,17 +31,24 @@ def read_text(path: Path, *, what: str) -> str:
     try:
         if path.exists() and not path.is_file():
             kind = "a folder" if path.is_dir() else "a device or pipe"
-            raise ConfigError(f"{path}: the {what} must be a file, got {kind}; name the file")
+            raise ConfigError(
+                f"{path}: the {what} must be a file",
+                value=kind,
+                way_out="name the file",
+            )
         with path.open("rb") as file:
             raw = file.read(MOST_MIB * 2**20 + 1)
     except OSError as error:
         raise ConfigError(
-            f"{path}: the {what} must exist and be readable, got {error.strerror}; correct the "
-            "path"
+            f"{path}: the {what} must exist and be readable",
+            value=error.strerror,
+            way_out="correct the path",
         ) from error
     if len(raw) > MOST_MIB * 2**20:
         raise ConfigError(
-            f"{path}: the {what} must have at most {MOST_MIB} MiB, got more; name another file"
+            f"{path}: the {what} must have at most {MOST_MIB} MiB",
+            value="more",
+            way_out="name another file",
         )
     return _decoded(raw, path, what)
 
@@ -49,21 +56,27 @@ def read_text(path: Path, *, what: str) -> str:
 def _decoded(raw: bytes, path: Path, what: str) -> str:
     for mark, name in _OTHER_ENCODINGS.items():
         if raw.startswith(mark):
-            raise ConfigError(f"{path}:1: the {what} must be UTF-8, got {name}; save it as UTF-8")
+            raise ConfigError(
+                f"{path}:1: the {what} must be UTF-8",
+                value=name,
+                way_out="save it as UTF-8",
+            )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            f"{path}:{line}: the {what} must be UTF-8, got the byte 0x{raw[error.start]:02x}; "
-            "save it as UTF-8"
+            f"{path}:{line}: the {what} must be UTF-8",
+            value=f"the byte 0x{raw[error.start]:02x}",
+            way_out="save it as UTF-8",
         ) from error
     found = _CONTROL.search(text)
     if found:
         line = text.count("\n", 0, found.start()) + 1
         many = " (is it UTF-16?)" if text.count("\x00") > len(text) // 4 else ""
         raise ConfigError(
-            f"{path}:{line}: the {what} must hold no control characters, got {found[0]!r}{many}; "
-            "remove it"
+            f"{path}:{line}: the {what} must hold no control characters",
+            value=f"{found[0]!r}{many}",
+            way_out="remove it",
         )
     return text

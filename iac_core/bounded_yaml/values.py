@@ -76,10 +76,18 @@ def read_scalar(text: str) -> Any:  # noqa: ANN401 - what YAML reads: text, numb
         node = compose(text, "value")
         built = Built() if node is None else build(node, "value")
     except ConfigError as error:
-        raise ConfigError(f"a value must be YAML, got {text[:_SHOWN]!r}; quote it") from error
+        raise ConfigError(
+            "a value must be YAML",
+            value=f"{text[:_SHOWN]!r}",
+            way_out="quote it",
+        ) from error
     if built.faults:
         problem = built.faults[0].problem
-        raise ConfigError(f"{problem.rule}, got {problem.value}; {problem.way_out}")
+        raise ConfigError(
+            f"{problem.rule}",
+            value=problem.value,
+            way_out=f"{problem.way_out}",
+        )
     return built.value
 
 

@@ -101,7 +101,8 @@ class Genotype:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(
-                f"a genotype must be JSON of n_nodes and levels, got {text!r}"
+                "a genotype must be JSON of n_nodes and levels",
+                value=repr(text),
             ) from error
 
 

@@ -81,7 +81,9 @@ class CtStatistics:
         if not (total > 0).all():
             raise ConfigError(
                 "CT is normalised by the foreground of the training patients, which must not be "
-                "empty, got no foreground voxel; give the split other training patients"
+                "empty",
+                value="no foreground voxel",
+                way_out="give the split other training patients",
             )
         values = np.arange(LEAST_HU, MOST_HU + 1, dtype=np.float64)
         mean = counts @ values / total

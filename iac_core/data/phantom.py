@@ -69,8 +69,9 @@ def write_phantom(root: Path, settings: PhantomSettings) -> bool:
         return False
     if root.exists() and any(root.iterdir()) and not (root / "training.partial").exists():
         raise ConfigError(
-            f"{root}: the folder of a phantom must be empty, got other files; "
-            "give another folder or remove them"
+            f"{root}: the folder of a phantom must be empty",
+            value="other files",
+            way_out="give another folder or remove them",
         )
     partial = root / "training.partial"
     for number in range(1, settings.n_patients + 1):

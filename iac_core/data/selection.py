@@ -47,7 +47,11 @@ class Selection:
         left_out = self._left_out({ref.patient_id for ref in refs}, is_whole=not problems)
         refs = tuple(ref for ref in refs if ref.patient_id not in left_out)
         if not refs and not problems:
-            raise ConfigError("leave_out must leave a patient, got none; shorten it")
+            raise ConfigError(
+                "leave_out must leave a patient",
+                value="none",
+                way_out="shorten it",
+            )
         return in_order(refs, problems)
 
     def load(self, ref: VolumeRef) -> Volume:
@@ -61,7 +65,8 @@ class Selection:
         if unknown and is_whole:
             near = did_you_mean(unknown[0], sorted(known)).split(" known:")[0].removesuffix(";")
             raise ConfigError(
-                f"leave_out must name patients of the data set, got {', '.join(unknown[:5])}{near}"
+                "leave_out must name patients of the data set",
+                value=f"{', '.join(unknown[:5])}{near}",
             )
         faults = self.description.known_faults if KNOWN_FAULTS in self._options.leave_out else ()
         return named | set(faults)

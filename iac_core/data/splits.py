@@ -98,9 +98,9 @@ def make_split(
     for part in _PARTS:
         if not getattr(split, part):
             raise ConfigError(
-                f"every part of a split must have a patient, got none in {part!r} of "
-                f"{len(known)} patients; use fewer folds, another validation_share or more "
-                "patients"
+                "every part of a split must have a patient",
+                value=f"none in {part!r} of {len(known)} patients",
+                way_out="use fewer folds, another validation_share or more patients",
             )
     return split
 
@@ -108,8 +108,9 @@ def make_split(
 def _from_folds(known: list[str], settings: SplitSettings) -> Split:
     if len(known) < settings.n_folds:
         raise ConfigError(
-            f"a split must have at least as many patients as folds ({settings.n_folds}), "
-            f"got {len(known)}; lower n_folds or add patients"
+            f"a split must have at least as many patients as folds ({settings.n_folds})",
+            value=len(known),
+            way_out="lower n_folds or add patients",
         )
     shuffled = _shuffled(known, settings)
     test = shuffled[settings.fold :: settings.n_folds]
@@ -166,13 +167,15 @@ def _from_file(known: list[str], settings: SplitSettings) -> Split:
     if unknown:
         near = did_you_mean(unknown[0], known).split(" known:")[0].removesuffix(";")
         raise ConfigError(
-            f"{path}: every patient must be in the data folder, got {', '.join(unknown[:5])}{near}"
+            f"{path}: every patient must be in the data folder",
+            value=f"{', '.join(unknown[:5])}{near}",
         )
     repeated = [patient for patient, count in Counter(named).items() if count > 1]
     if repeated:
         raise ConfigError(
-            f"{path}: a patient must be in one part once, got {', '.join(repeated[:5])} twice; "
-            "keep each in one part"
+            f"{path}: a patient must be in one part once",
+            value=f"{', '.join(repeated[:5])} twice",
+            way_out="keep each in one part",
         )
     train = raw["train"][: settings.n_train_patients]
     return Split(
@@ -194,11 +197,17 @@ def read_split_file(path: Path) -> dict[str, list[str]]:
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: a split file must be JSON {form}, got {error}") from error
+        raise ConfigError(
+            f"{path}: a split file must be JSON {form}",
+            value=error,
+        ) from error
     fits = isinstance(raw, dict) and all(
         isinstance(raw.get(part), list) and all(isinstance(entry, str) for entry in raw[part])
         for part in _PARTS
     )
     if not fits:
-        raise ConfigError(f"{path}: a split file must be JSON {form}, got {str(raw)[:80]}")
+        raise ConfigError(
+            f"{path}: a split file must be JSON {form}",
+            value=f"{str(raw)[:80]}",
+        )
     return {part: list(raw[part]) for part in _PARTS}

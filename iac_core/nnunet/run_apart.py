@@ -32,8 +32,9 @@ def require_nnunet() -> None:
     """
     if importlib.util.find_spec("nnunetv2") is None:
         raise ConfigError(
-            "nnU-Net must be installed for the backbone nnunet, got no nnunetv2; "
-            "run `pip install .[nnunet]`"
+            "nnU-Net must be installed for the backbone nnunet",
+            value="no nnunetv2",
+            way_out="run `pip install .[nnunet]`",
         )
 
 
@@ -96,9 +97,12 @@ def run_apart(
         lines = (folder / LOG).read_text(errors="replace").splitlines()[-_LINES_OF_ERROR:]
         if any(_OUT_OF_MEMORY.search(line) for line in lines):
             raise ConfigError(
-                f"nnU-Net's {command} must fit into the GPU's memory, got out of memory; plan for "
-                "less with gpu_memory_gb of the backbone nnunet (its batches are its own and are "
-                "not cut); its last lines:\n" + "\n".join(lines)
+                f"nnU-Net's {command} must fit into the GPU's memory",
+                value="out of memory",
+                way_out=(
+                    "plan for less with gpu_memory_gb of the backbone nnunet (its batches are its "
+                    "own and are not cut); its last lines:\n" + "\n".join(lines)
+                ),
             )
         raise NnunetError(
             f"nnU-Net's {command} must end without an error, got exit status "

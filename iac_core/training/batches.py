@@ -36,7 +36,9 @@ def epoch_order(
     """
     if len(indices) == 0:
         raise ConfigError(
-            "training needs at least one slice, got 0; give the split more training patients"
+            "training needs at least one slice",
+            value="0",
+            way_out="give the split more training patients",
         )
     n_passes = -(-n_steps * batch_size // len(indices))
     passes = [generator.permutation(indices) for _ in range(n_passes)]

@@ -134,8 +134,9 @@ def halves(patient_ids: tuple[str, ...], seed: int) -> tuple[tuple[str, ...], tu
     """
     if len(patient_ids) < 2:
         raise ConfigError(
-            f"a search must have at least 2 training patients, got {len(patient_ids)}; "
-            "give the split more of them"
+            "a search must have at least 2 training patients",
+            value=len(patient_ids),
+            way_out="give the split more of them",
         )
     order = numpy_generator(seed, "search", "halves").permutation(len(patient_ids))
     shuffled = [patient_ids[index] for index in order]

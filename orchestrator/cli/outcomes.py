@@ -127,8 +127,9 @@ def replay(
     cells = grid_cells(session)
     if all(cell.full is None for cell in cells):
         raise ConfigError(
-            f"a replay must have a finished full search, got none of {len(cells)}; "
-            f"`{session.command('run')}` runs them"
+            "a replay must have a finished full search",
+            value=f"none of {len(cells)}",
+            way_out=f"`{session.command('run')}` runs them",
         )
     rooms = replay_rooms(cells)
     wanted = varied(_operation_pruners(session, pruner), vary or [])
@@ -138,8 +139,9 @@ def replay(
     if not can:
         if not cannot:
             raise ConfigError(
-                "a replay must have an operation pruner beside the full search, got none in the "
-                "grid; name one with --pruner"
+                "a replay must have an operation pruner beside the full search",
+                value="none in the grid",
+                way_out="name one with --pruner",
             )
         raise typer.Exit(EXIT_BAD_INPUT)
     table = replay_table(rooms, can)
@@ -199,7 +201,10 @@ def _operation_pruners(session: Session, names: list[str] | None) -> dict[str, o
     for name in names or []:
         if name not in known:
             hint = did_you_mean(name, list(known))
-            raise ConfigError(f"--pruner must be an operation pruner, got {name!r}{hint}")
+            raise ConfigError(
+                "--pruner must be an operation pruner",
+                value=f"{name!r}{hint}",
+            )
     used = {job.pruner for job in session.expansion.jobs if not job.control} - {"none"}
     return {name: known[name] for name in names or sorted(used)}
 

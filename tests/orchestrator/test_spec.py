@@ -112,7 +112,7 @@ BAD = [
     ("seed: [0, 1]", "seed: [0]\n      search.epochs: [50, 0]", 11, "epochs must be at least 1"),
     ("epochs: 60", "epochz: 60", 12, "did you mean 'epochs'"),
     ("epochs: 60", "epochs: '60'", 12, "must be a whole number, got '60'"),
-    ("epochs: 60", "epochs: 0", 12, "epochs must be at least 1, got a value of 0"),
+    ("epochs: 60", "epochs: 0", 12, "epochs must be at least 1, got 0"),
     ("epochs: 60", "epochs: 60.5", 12, "epochs must be"),
     ("3e-3", "-3e-3", 12, "weight_learning_rate must be above 0"),
     ("split: {n_folds: 4}", "splt: {n_folds: 4}", 13, "did you mean 'split'"),
