@@ -30,7 +30,10 @@ _PAIR = re.compile(r"(?P<name>[\w.\-%\[\]]+)=(?P<value>[^&;]*)")
 _NAMED = re.compile(
     r"(?P<name>[\w.\-]*(?:passw(?:or)?d|passwd|pwd|passphrase|token|secret|api[_\-]?key"
     r"|access[_\-]?key|private[_\-]?key|signature|credential|authorization)[\w.\-]*"
-    r"(?:['\"]?\s*[=:]\s*['\"]?|%3D))(?P<value>(?:(?:Bearer|Basic)\s+)?[^\s&;,'\"<>)\]}]+)",
+    r"['\"]?\s*(?:=|:|%3D)\s*)"
+    r"(?:(?P<quote>['\"])(?P<quoted>.*?)(?P=quote)"
+    r"|(?P<value>['\"]?(?:(?:Bearer|Basic)\s+)?"
+    r"[^\s&;,'\"<>)\]}]*[^\s&;,'\"<>)\]}:.]))",
     re.IGNORECASE,
 )
 _SCHEMES_WITH_BARE_TOKENS = ("http://", "https://", "git+https://")
@@ -59,7 +62,7 @@ def redact(text: object) -> str:
     """
     found = _USER_INFO.sub(_without_password, str(text))
     found = _QUERY.sub(lambda query: _PAIR.sub(_without_value, query.group()), found)
-    return _NAMED.sub(lambda pair: f"{pair['name']}{HIDDEN}", found)
+    return _NAMED.sub(_without_named, found)
 
 
 def _without_password(found: re.Match[str]) -> str:
@@ -70,6 +73,11 @@ def _without_password(found: re.Match[str]) -> str:
         return found.group()
     is_token = scheme.lower() in _SCHEMES_WITH_BARE_TOKENS
     return f"{scheme}{HIDDEN if is_token else user}@"
+
+
+def _without_named(pair: re.Match[str]) -> str:
+    quote = pair["quote"] or ""
+    return f"{pair['name']}{quote}{HIDDEN}{quote}"
 
 
 def _without_value(pair: re.Match[str]) -> str:

@@ -79,4 +79,4 @@ def warn_damaged(name: str, rule: str, *, way_out: str = "counts as absent") -> 
     """
     if name not in _warned:
         _warned.add(name)
-        _log.warning("%s is damaged and %s: it %s", name, way_out, rule)
+        _log.warning("%s is damaged and %s: %s", name, way_out, rule)

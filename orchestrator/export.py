@@ -11,6 +11,7 @@ from iac_core.registry import look_up
 from orchestrator.plan import JobState
 from orchestrator.session import Session
 from workers.export import export_job
+from workers.stage_record import DamagedStageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +25,8 @@ class WrittenExport:
 
 def export_sweep(
     session: Session, into: Path, job_ids: Sequence[str], programs: Sequence[str]
-) -> Iterator[WrittenExport]:
-    """Export the finished jobs with cells, one after the other.
+) -> Iterator[WrittenExport | DamagedStageError]:
+    """Export the finished jobs with cells, one after the other; a damaged stage stops no other.
 
     Args:
         session: An open sweep.
@@ -50,7 +51,11 @@ def export_sweep(
         )
     for state in states:
         folder = into / _name(state)
-        differences = export_job(state.tasks[-1], session.store, folder, tuple(kinds))
+        try:
+            differences = export_job(state.tasks[-1], session.store, folder, tuple(kinds))
+        except DamagedStageError as error:
+            yield error
+            continue
         yield WrittenExport(label=state.job.label, folder=folder, differences=differences)
 
 

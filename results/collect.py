@@ -15,7 +15,7 @@ from files.writing import copy_file, write_json
 from results.errors import SchemaError, TrackingRefusedError, TrackingSettingError
 from results.schema import TABLES, conform, empty
 from results.store import read_table, write_table
-from results.tracking.artifacts import fetch_artifacts
+from results.tracking.artifacts import fetch_artifacts, set_aside
 from results.tracking.experiment import find_experiment
 from results.tracking.faults import tracking_faults
 from results.tracking.server import ask, no_folders_left
@@ -177,12 +177,14 @@ def _check_artifact(uri: str, run: Run, kept: Path, table: str) -> None:
         read_table(kept, table)
     except SchemaError as error:
         remove(kept)
+        set_aside(run, uri, f"tables/{kept.name}")
         raise TrackingRefusedError(
             uri,
             f"the artifact tables/{kept.name} of run {run.info.run_id}, job "
             f"{run.data.tags['iac.job_id']}, must be a whole table",
-            str(error),
-            "delete the run in MLflow, then `orchestrator sync` writes it again",
+            str(error.__cause__ or error).splitlines()[0],
+            "`orchestrator sync` with the sweep's file writes it again from the stages; on a "
+            "server delete the run first",
         ) from error
 
 

@@ -26,6 +26,7 @@ from orchestrator.running import tracking_line
 from orchestrator.session import Session
 from orchestrator.target import DEFAULT_RUNS
 from results.errors import ResultsError, TrackingError, TrackingSettingError
+from workers.stage_record import DamagedStageError
 
 
 @app.command()
@@ -242,10 +243,17 @@ def export(
     from orchestrator.export import export_sweep
 
     session = opened(sweep, data, runs, needs="keys", needs_runs=True)
+    code = 0
     with writing_into(into):
         for written in export_sweep(session, into, job or [], program or []):
+            if isinstance(written, DamagedStageError):
+                err.print(Text(str(written)), style="red", soft_wrap=True)
+                code = EXIT_FAILED
+                continue
             checks = "".join(
                 f", {kind} within {difference:.1e} of the network"
                 for kind, difference in written.differences.items()
             )
             out.print(Text(f"{written.label}: {written.folder}{checks}"), soft_wrap=True)
+    if code:
+        raise typer.Exit(code)

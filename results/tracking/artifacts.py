@@ -4,6 +4,7 @@ MLflow keeps absolute addresses. A folder of runs that was moved or copied would
 artifacts to its old place, and read the old ones there.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -18,6 +19,7 @@ from addresses.sqlite import sqlite_path
 
 FOLDER = "mlartifacts"
 _LONGEST_NAME = 120
+_END_OF_PARQUET = b"PAR1"
 _STORED = (
     ("experiments", "experiment_id", "artifact_location"),
     ("runs", "run_uuid", "artifact_uri"),
@@ -106,14 +108,29 @@ def follow_the_folder(uri: str) -> int:
 
 
 def has_artifacts(run: Run, names: Iterable[str]) -> bool:
-    """Return whether files of a run's artifacts are there; those of a server are taken to be.
+    """Return whether tables of a run's artifacts are there; those of a server are taken to be.
+
+    A file that was emptied or cut counts as absent: it does not end as Parquet does.
 
     Args:
         run: The run, its address already that of now.
         names: Of the files, relative to its artifacts.
     """
     folder = local_path(run.info.artifact_uri)
-    return folder is None or all((folder / name).is_file() for name in names)
+    return folder is None or all(_has_its_end(folder / name) for name in names)
+
+
+def set_aside(run: Run, uri: str, name: str) -> None:
+    """Rename a damaged artifact of this machine, so that it counts as absent.
+
+    Args:
+        run: The run.
+        uri: Of the server.
+        name: The file, relative to its artifacts.
+    """
+    folder = local_path(moved(uri, run.info.artifact_uri))
+    if folder is not None and (folder / name).is_file():
+        (folder / name).replace(folder / f"{name}.damaged")
 
 
 def fetch_artifacts(client: MlflowClient, uri: str, run: Run, name: str, into: Path) -> Path:
@@ -130,3 +147,13 @@ def fetch_artifacts(client: MlflowClient, uri: str, run: Run, name: str, into: P
     if folder is None:
         return Path(client.download_artifacts(run.info.run_id, name, str(into)))
     return folder / name
+
+
+def _has_its_end(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            n_bytes = file.seek(0, os.SEEK_END)
+            file.seek(max(0, n_bytes - len(_END_OF_PARQUET)))
+            return file.read() == _END_OF_PARQUET
+    except OSError:
+        return False

@@ -16,6 +16,7 @@ from results.errors import TrackingAwayError, TrackingError, TrackingRefusedErro
 
 START_IT = "start it, or leave tracking.uri out to use a local file"
 _ANSWERS = "the tracking server must answer"
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _STARTING = ("starting up", "shutting down", "recovery", "too many", "remaining connection slots")
 _AWAY_STATUSES = (408, 425, 429, 502, 503, 504)
@@ -108,6 +109,14 @@ def database_fault(uri: str, error: DBAPIError) -> TrackingError:
             return TrackingAwayError(uri, "the tracking database must be free", text, way_out)
         if code & 0xFF == sqlite3.SQLITE_FULL:
             return TrackingRefusedError(uri, *_FULL_DISK)
+        if code & 0xFF in _DAMAGED:
+            return TrackingRefusedError(
+                uri,
+                "the tracking database must be whole",
+                text,
+                "move the file away, and the next run, sync or report writes every finished job "
+                "again from the stages",
+            )
         return TrackingRefusedError(
             uri,
             "the tracking database must be a SQLite file that can be read and written",

@@ -2,11 +2,14 @@
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import CommandLine
 from monai.networks.nets import BasicUNet
 from safetensors.torch import load_file
 
@@ -93,6 +96,24 @@ def test_an_export_is_written_whole_or_not_at_all(session, tmp_path, monkeypatch
     with pytest.raises(OSError, match="No space"):
         list(export_sweep(session, tmp_path / "out", [], []))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_damaged_stage_stops_no_other_export(write_sweep, tmp_path, monkeypatch, capsys):
+    command = CommandLine(monkeypatch, capsys)
+    sweep = write_sweep("[random, js_stability]")
+    assert command("run", sweep, "--inline", cwd=tmp_path).code == 0
+    first, second = sorted((tmp_path / "runs" / "store" / "retrain").glob("*/weights.pt"))
+    content = bytearray(first.read_bytes())
+    content[len(content) // 2] ^= 8
+    first.write_bytes(content)
+    # A process of its own: this one has looked at the checksums before.
+    words = [sys.executable, "-m", "orchestrator", "export", str(sweep), "--into", "out"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert str(first.parent) in done.stderr
+    assert str(second.parent) not in done.stderr
+    assert "nothing was started" not in done.stderr
+    assert len(list((tmp_path / "out").glob("phantom-*"))) == 1
 
 
 def test_what_cannot_be_exported_says_why(session, tmp_path):

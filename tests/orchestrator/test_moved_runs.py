@@ -1,6 +1,8 @@
 """A folder of runs that was moved, copied or robbed of its artifacts."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,43 @@ def test_runs_whose_artifacts_are_gone_are_written_again_from_the_stages(open_in
     client = MlflowClient(tracking_uri=session.tracking_uri)
     experiment = client.get_experiment_by_name("tiny")
     assert len(client.search_runs([experiment.experiment_id])) == 3
+
+
+def test_runs_whose_artifacts_are_damaged_are_written_again_from_the_stages(open_in, tmp_path):
+    session = open_in(tmp_path / "runs")
+    computed(session)
+    sync_sweep(session)
+    names = ("jobs", "patients")
+    for damage in (lambda content: b"", lambda content: content[: len(content) // 2]):
+        for name in names:
+            path = next((session.runs_dir / "mlartifacts").rglob(f"{name}.parquet"))
+            path.write_bytes(damage(path.read_bytes()))
+            assert sync_sweep(session).n_written == 1
+            assert sync_sweep(session).n_written == 0
+    path = next((session.runs_dir / "mlartifacts").rglob("jobs.parquet"))
+    content = path.read_bytes()
+    path.write_bytes(b"PAR1" + bytes(len(content) - 8) + b"PAR1")
+    with pytest.raises(TrackingRefusedError, match=r"`orchestrator sync` .* writes it again from"):
+        report_from_tracking(session.tracking_uri, "tiny", tmp_path / "laptop")
+    assert sync_sweep(session).n_written == 1
+    paths = report_from_tracking(session.tracking_uri, "tiny", tmp_path / "laptop")
+    assert "2 jobs, 2 done" in paths.html.read_text()
+
+
+def test_a_damaged_database_that_is_moved_away_is_written_again(open_in, tmp_path):
+    session = open_in(tmp_path / "runs")
+    computed(session)
+    sync_sweep(session)
+    database = session.runs_dir / "mlflow.db"
+    for content in (b"no database" * 1000, database.read_bytes()[:40_000]):
+        database.write_bytes(content)
+        with pytest.raises(TrackingRefusedError, match=r"must be whole, .*; move the file away"):
+            sync_sweep(session)
+        database.rename(tmp_path / "damaged.db")
+        words = ("sync", session.spec.path, "--runs", session.runs_dir)
+        command = [sys.executable, "-m", "orchestrator", *map(str, words)]  # has no open files
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "2 jobs sent" in done.stdout
 
 
 def test_names_of_experiments_stay_inside_the_folder_of_artifacts():

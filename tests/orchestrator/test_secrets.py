@@ -38,6 +38,10 @@ SECRET = "hunter2-geheim"
         (f"Authorization: Bearer {SECRET}", "Authorization: ***"),
         (f"{{'api_key': '{SECRET}'}}", "{'api_key': '***'}"),
         (f"h/?x=1;AWS_SECRET_ACCESS_KEY={SECRET}", "h/?x=***;AWS_SECRET_ACCESS_KEY=***"),
+        (f"password='{SECRET} with a blank' host=h", "password='***' host=h"),
+        (f'password="{SECRET} b" host=h', 'password="***" host=h'),
+        (f"password='{SECRET} host=h", "password=*** host=h"),
+        (f"http://h?token={SECRET}: it must answer", "http://h?token=***: it must answer"),
         (
             "a@b.example, http://h:5000/#/experiments/1",
             "a@b.example, http://h:5000/#/experiments/1",
