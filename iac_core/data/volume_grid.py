@@ -7,7 +7,7 @@
 the program that reads; warning where only the position or a rotation differs, or neither is set |
 | axes that are not at right angles | error beyond about one degree: distances are computed on a \
 right-angled grid; warning beyond rounding |
-| edges outside 0.001 to 100 mm, axes above 3 m | error: no scanner makes them |
+| edges up to 0.001 or above 100 mm, axes above 3 m | error: no scanner makes them |
 """
 
 import itertools
@@ -196,8 +196,10 @@ def check_grid(
             else "the shear was ignored; distances are off by less than 2 %",
         )
     way_out = "correct the unit (xyzt_units) or the edges in the header"
-    if not (edges.min() >= _LEAST_EDGE_MM and edges.max() <= _MOST_EDGE_MM):
-        rule = f"edges of a voxel must be from {_LEAST_EDGE_MM:g} to {_MOST_EDGE_MM:g} mm"
+    if not (edges.min() > _LEAST_EDGE_MM and edges.max() <= _MOST_EDGE_MM):
+        rule = (
+            f"edges of a voxel must be above {_LEAST_EDGE_MM:g} and at most {_MOST_EDGE_MM:g} mm"
+        )
         findings.error(rule, f"{_shown(edges)} mm", way_out)
     elif shape is not None and (extents := edges * shape[:3]).max() > _MOST_EXTENT_MM:
         rule = f"a volume must be at most {_MOST_EXTENT_MM:g} mm long"

@@ -126,8 +126,18 @@ def test_millimetres_that_are_called_otherwise_are_refused(folder, tmp_path, uni
         assert "same affine" in str(DataError(check(tmp_path).problems))
     else:
         assert_found(
-            tmp_path, r"edges of a voxel must be from 0.001 to 100 mm, got 2000 × 2000", path
+            tmp_path,
+            r"edges of a voxel must be above 0.001 and at most 100 mm, got 2000 × 2000",
+            path,
         )
+
+
+def test_edges_of_one_micrometre_are_an_unset_size_and_refused(folder, tmp_path):
+    for path, array in zip(folder["case_0"], (picture(0), box()), strict=True):
+        image = image_of(array, np.eye(4))
+        image.header.set_xyzt_units("micron")
+        nibabel.save(image, path)
+    assert_found(tmp_path, "edges of a voxel must be above 0.001 and", folder["case_0"][0])
 
 
 def test_forms_that_differ_in_edges_or_axes_are_refused(folder, tmp_path):
