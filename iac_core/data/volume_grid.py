@@ -31,6 +31,7 @@ _CORNERS = np.array([(*corner, 1) for corner in itertools.product((0, 1), repeat
 GRID_TOLERANCE = 0.1
 """Grids may lie apart by this share of the smallest voxel edge: headers are rounded."""
 _ROUNDED_SHEAR, _MOST_SHEAR = 1e-3, 0.02
+_ROUNDED = 1 + 1e-6  # float32 in the header
 _LEAST_EDGE_MM, _MOST_EDGE_MM, _MOST_EXTENT_MM = 1e-3, 100.0, 3000.0
 
 
@@ -196,7 +197,7 @@ def check_grid(
             else "the shear was ignored; distances are off by less than 2 %",
         )
     way_out = "correct the unit (xyzt_units) or the edges in the header"
-    if not (edges.min() > _LEAST_EDGE_MM and edges.max() <= _MOST_EDGE_MM):
+    if not (edges.min() > _LEAST_EDGE_MM * _ROUNDED and edges.max() <= _MOST_EDGE_MM):
         rule = (
             f"edges of a voxel must be above {_LEAST_EDGE_MM:g} and at most {_MOST_EDGE_MM:g} mm"
         )

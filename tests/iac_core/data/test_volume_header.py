@@ -137,7 +137,8 @@ def test_edges_of_one_micrometre_are_an_unset_size_and_refused(folder, tmp_path)
         image = image_of(array, np.eye(4))
         image.header.set_xyzt_units("micron")
         nibabel.save(image, path)
-    assert_found(tmp_path, "edges of a voxel must be above 0.001 and", folder["case_0"][0])
+    rules = [problem.rule for problem in check(tmp_path).problems]
+    assert rules == ["edges of a voxel must be above 0.001 and at most 100 mm"] * 2
 
 
 def test_forms_that_differ_in_edges_or_axes_are_refused(folder, tmp_path):
