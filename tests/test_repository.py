@@ -125,6 +125,7 @@ WRITES_AND_WHY = {
     ("orchestrator/tracking.py", "write_text"): "in a temporary folder, for MLflow to copy",
     ("orchestrator/study_journal.py", "open"): "a journal grows by lines, each with its checksum",
     ("orchestrator/watch.py", "touch"): "an empty file is a signal",
+    ("results/tracking/artifacts.py", "replace"): "of a damaged artifact, put aside",
     ("results/tracking/database.py", "link"): "MLflow's database, which SQLite writes",
     ("results/tracking/database.py", "replace"): "the same, where there are no links",
     ("results/tracking/experiment.py", "write_text"): "in a temporary folder, for MLflow to copy",
