@@ -2,8 +2,10 @@
 
 import errno
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -21,6 +23,7 @@ from orchestrator.session import open_sweep
 from orchestrator.spec import SweepError
 from results.store import write_table
 from workers.stages import STAGES
+from workers.tasks import STAGE_VERSIONS
 
 
 class Recorder(View):
@@ -321,3 +324,27 @@ def test_failures_are_grouped_with_a_job_that_reproduces_them(open_tiny, monkeyp
     ]
     with pytest.raises(ConfigError, match="a job's id must start so, got xyz"):
         session.only(["xyz"])
+
+
+def test_whatever_later_work_rests_on_survives_a_loss_of_power(open_tiny, monkeypatch):
+    """Files of outcomes and their manifest are synced, and the folder after its renaming."""
+    synced = set()
+    sync = os.fsync
+
+    def noted(descriptor):
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    session = open_tiny("[none]")
+    monkeypatch.setattr(os, "fsync", noted)
+    run(session)
+    root = Path(session.store.root)
+    outcomes = [path for path in root.glob("*/*/*") if path.parts[-3] in STAGE_VERSIONS]
+    assert {"manifest.json", "genotype.json", "trajectory.npz", "index.json", "weights.pt"} <= {
+        path.name for path in outcomes
+    }
+    for path in outcomes:
+        attempts = root / "attempts" / f"{path.parts[-3]}-{path.parts[-2]}"
+        found = [name for name in synced if Path(name).is_relative_to(attempts)]
+        assert any(Path(name).name.startswith(path.name) for name in found), path
+        assert str(path.parents[1]) in synced, path
