@@ -9,7 +9,6 @@
     <folder>/network.pt2           the same for `torch.export.load`
 """
 
-import hashlib
 import json
 import logging
 import warnings
@@ -38,6 +37,7 @@ from iac_core.exported_reading import (
     parse_genotype,
     read_description,
     read_weights,
+    sha256_of,
 )
 
 DESCRIPTION = "description.json"
@@ -68,7 +68,7 @@ class ExportedCells:
 
     @classmethod
     def load(cls, folder: Path | str) -> "ExportedCells":
-        """Read an exported folder; files and description are compared with their checksums.
+        """Read an exported folder; all in it is compared with its checksum.
 
         Raises:
             ConfigError: If it is not one, or anything in it is damaged.
@@ -256,7 +256,7 @@ def write_export(
         save_file(cells, temporary, metadata={DESCRIPTION_SUM: description_sum(whole)})
     with whole_path(folder / NETWORK) as temporary:
         save_file(_without_doubles(state), temporary)
-    whole[CHECKSUMS] = {name: _sha256(folder / name) for name in (CELLS, NETWORK)}
+    whole[CHECKSUMS] = {name: sha256_of(folder / name) for name in (CELLS, NETWORK)}
     write_text(folder / DESCRIPTION, json.dumps(whole, indent=1))
 
 
@@ -339,8 +339,3 @@ def _through_onnx(
 def _without_doubles(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors that share memory are copied: safetensors stores each on its own."""
     return {name: value.clone() for name, value in state.items()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

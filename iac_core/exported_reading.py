@@ -181,6 +181,12 @@ def parse_cell(path: Path, raw: Mapping[str, Any]) -> CellSettings:
         raise ConfigError(f"{path}: cell: {error}; {_WAY_OUT}") from error
 
 
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _compare(path: Path, content: bytes, description: Mapping[str, Any]) -> None:
     """Hold the weights against the description's checksum, and it against theirs."""
     sums = description.get(CHECKSUMS)
@@ -190,6 +196,10 @@ def _compare(path: Path, content: bytes, description: Mapping[str, Any]) -> None
         return
     if not isinstance(sums, dict) or sums.get(path.name) != hashlib.sha256(content).hexdigest():
         _refuse(path, "weights must be those that were written", "another checksum")
+    for name, known in sums.items():  # the whole network's may have been left out
+        beside = path.with_name(Path(name).name)
+        if beside != path and beside.is_file() and sha256_of(beside) != known:
+            _refuse(beside, "weights must be those that were written", "another checksum")
     if noted != description_sum(description):
         rule = "the description must be the one that was written with the weights"
         _refuse(path.parent, rule, "another checksum")

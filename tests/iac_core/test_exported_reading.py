@@ -13,7 +13,7 @@ from iac_core.cells.genotype import random_genotype
 from iac_core.cells.implant import ImplantedNetwork
 from iac_core.config import CellSettings
 from iac_core.errors import ConfigError
-from iac_core.exported import CELLS, DESCRIPTION, ExportedCells, write_export
+from iac_core.exported import CELLS, DESCRIPTION, NETWORK, ExportedCells, write_export
 from iac_core.exported_reading import CHECKSUMS, DESCRIPTION_SUM, description_sum
 from iac_core.seeding import numpy_generator
 
@@ -135,7 +135,7 @@ def test_weights_that_are_not_finite_are_refused_without_checksums_too(exported)
     refused(exported, f"finite numbers, got 'NaN or infinity in {name}")
 
 
-@pytest.mark.parametrize("name", [DESCRIPTION, CELLS])
+@pytest.mark.parametrize("name", [DESCRIPTION, CELLS, NETWORK])
 def test_every_flipped_bit_is_noticed(exported, name):
     path, draw = exported / name, random.Random(0)
     whole = path.read_bytes()
@@ -145,7 +145,7 @@ def test_every_flipped_bit_is_noticed(exported, name):
         content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
         path.write_bytes(content)
         after = loaded_or_none(exported)
-        if after is not None:  # white space, or the checksum of a file that is not read here
+        if after is not None:  # white space, or the checksum of a file that is not there
             assert name == DESCRIPTION
             assert {**after.description, CHECKSUMS: None} == {**before, CHECKSUMS: None}
 
