@@ -175,10 +175,24 @@ def _check_fit(of_labels: Findings, image_path: Path, labels: _Placed, image: _P
             label_shape,
             "pair the image with its own labels",
         )
+    edges, label_edges = voxel_sizes(image[1]), voxel_sizes(labels[1])
+    ratios = edges / label_edges
+    if ratios.max() < 1.01 * ratios.min() and _is_of_units(float(ratios[0])):
+        of_labels.error(
+            f"labels must have the unit of {image_path.name} (xyzt_units)",
+            f"edges of {label_edges.min():.4g} mm where the image has {edges.min():.4g} mm",
+            "correct the unit in the header that is wrong",
+        )
+        return
     apart = corner_distance(shape, image[1], labels[1])
-    if not apart <= GRID_TOLERANCE * voxel_sizes(image[1]).min():
+    if not apart <= GRID_TOLERANCE * edges.min():
         of_labels.error(
             f"labels must lie on the grid of {image_path.name} (same affine)",
             f"corners up to {apart:.4g} mm apart",
             "resample the labels to the image, or copy its header if only that is off",
         )
+
+
+def _is_of_units(ratio: float) -> bool:
+    """Whether lengths differ as metres, millimetres and micrometres do."""
+    return any(abs(ratio / factor - 1) < 0.01 for factor in (1e-6, 1e-3, 1e3, 1e6))

@@ -123,7 +123,9 @@ def test_millimetres_that_are_called_otherwise_are_refused(folder, tmp_path, uni
     path = folder["case_0"][0]
     set_field(path, "xyzt_units", {"meter": 1, "micron": 3}[unit])
     if unit == "micron":  # 2 µm of one voxel can be meant; labels in millimetres show that not
-        assert "same affine" in str(DataError(check(tmp_path).problems))
+        said = str(DataError(check(tmp_path).problems))
+        assert "labels must have the unit of" in said
+        assert "edges of 2 mm where the image has 0.002 mm; correct the unit in the header" in said
     else:
         assert_found(
             tmp_path,
