@@ -52,6 +52,57 @@ def placed(table: CellTable, found: pd.DataFrame, seeds: Sequence[int]) -> pd.Da
         seeds: Those of `common_seeds`.
 
     Returns:
+        Columns: ``arm``, ``seed`` (of the search), ``is_alive`` (True, False or None),
+        ``live_edges`` (share), ``epochs``, ``search_s`` (wall clock of whatever machine it ran
+        on), ``dice``, ``percentile`` (among the random cells), ``to_uniform`` (Dice points over
+        the best uniform cell).
+
+    Raises:
+        SystemExit: If a cell was retrained twice with one seed.
+    """
+    searched = found[(found["kind"] == SEARCHED) & found["retrain_seed"].isin(list(seeds))]
+    if searched.duplicated(["name", "seed", "retrain_seed"]).any():
+        raise SystemExit("a found cell must be retrained once per seed; leave sweeps out")
+    random = means(table, RANDOM, seeds).to_numpy()
+    _, uniform = best_uniform(table, seeds)
+    rows = []
+    for key, part in searched.groupby(["name", "seed"], sort=False):
+        if len(part) < len(seeds):
+            continue
+        dice, first = float(part["dice"].mean()), part[_SEARCH].iloc[0]
+        name, is_alive = str(key[0]), first["search_is_alive"]
+        rows.append(
+            {
+                "arm": name,
+                "seed": int(part["seed"].iloc[0]),
+                "is_alive": None if pd.isna(is_alive) else bool(is_alive),
+                "live_edges": first["live_edge_share"],
+                "epochs": first["search_epochs"],
+                "search_s": first["search_s"],
+                "dice": dice,
+                "percentile": percentile(dice, random),
+                "to_uniform": 100 * (dice - uniform),
+            }
+        )
+    if not rows:
+        raise SystemExit("no search was retrained with all seeds that it shares with the table")
+    return pd.DataFrame(rows)
+
+
+def arms(
+    table: CellTable, searches: pd.DataFrame, seeds: Sequence[int], ceiling: float
+) -> pd.DataFrame:
+    """Return a row per arm, over its searches that were alive or do not say.
+
+    The unit is the search. What a dead search found is a random cell and is left out.
+
+    Args:
+        table: The cells.
+        searches: Rows by `placed`.
+        seeds: Those of `common_seeds`.
+        ceiling: Percentile that a perfect search can be expected to reach.
+
+    Returns:
         Columns: ``arm``, ``n`` (searches), ``n_dead`` (left out), ``dice`` (mean), ``sd`` (points,
         between searches), ``percentile`` (median), ``of_ceiling`` (that over the ceiling),
         ``to_random`` (Dice points over the
