@@ -50,7 +50,7 @@ def read_description(path: Path, *, schema: int) -> dict[str, Any]:
             raise ConfigError(
                 f"{path}: a description must be at most {_MOST_DESCRIPTION_BYTES} bytes",
                 value=size,
-                way_out=f"{_WAY_OUT}",
+                way_out=_WAY_OUT,
             )
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -59,7 +59,7 @@ def read_description(path: Path, *, schema: int) -> dict[str, Any]:
         raise ConfigError(
             f"an exported folder must hold {path.name}",
             value=f"{path.parent} ({str(error) or type(error).__name__:.200})",
-            way_out=f"{_WAY_OUT}",
+            way_out=_WAY_OUT,
         ) from error
     if not isinstance(raw, dict):
         _refuse(path, "a description must be a JSON object", raw)
@@ -105,7 +105,7 @@ def read_weights(folder: Path, name: str, description: Mapping[str, Any]) -> dic
         raise ConfigError(
             f"an exported folder must hold {name}",
             value=f"{folder} ({error})",
-            way_out=f"{_WAY_OUT}",
+            way_out=_WAY_OUT,
         ) from error
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, ConfigError):

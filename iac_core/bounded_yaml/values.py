@@ -86,7 +86,7 @@ def read_scalar(text: str) -> Any:  # noqa: ANN401 - what YAML reads: text, numb
         raise ConfigError(
             f"{problem.rule}",
             value=problem.value,
-            way_out=f"{problem.way_out}",
+            way_out=problem.way_out,
         )
     return built.value
 

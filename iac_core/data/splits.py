@@ -208,6 +208,6 @@ def read_split_file(path: Path) -> dict[str, list[str]]:
     if not fits:
         raise ConfigError(
             f"{path}: a split file must be JSON {form}",
-            value=f"{str(raw)[:80]}",
+            value=str(raw)[:80],
         )
     return {part: list(raw[part]) for part in _PARTS}
