@@ -28,6 +28,7 @@ _OTHER = "must be usable", "correct the path, or look at the disk"
 _LONGEST_PATH = 500
 _FULL_IN_WORDS = ("database or disk is full", "No space left on device", "os error 28")
 """What libraries write that raise errors of their own: SQLite, safetensors."""
+_OF_CODE = (NameError, AttributeError, TypeError, AssertionError)
 _PROBE_BYTES = 2**20
 _FULL_BELOW_BYTES = 2**20
 
@@ -70,9 +71,12 @@ def free_gib(folder: Path) -> float:
 
 
 def is_full(error: BaseException) -> bool:
-    """Return whether an error, or what it came from, says that a disk has no room."""
+    """Return whether an error, or what it came from, says that a disk has no room.
+
+    A fault of the code that is met while such an error is handled is not one.
+    """
     seen: BaseException | None = error
-    while seen is not None:
+    while seen is not None and not isinstance(seen, _OF_CODE):
         if isinstance(seen, OSError) and seen.errno in FULL:
             return True
         if any(words in str(seen) for words in _FULL_IN_WORDS):

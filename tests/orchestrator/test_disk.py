@@ -47,6 +47,13 @@ def test_what_cannot_be_written_is_known_before(tmp_path):
         )
 
 
+def test_a_fault_of_the_code_is_no_full_disk():
+    error = NameError("name 'logger' is not defined")
+    error.__context__ = OSError(errno.ENOSPC, "No space left on device")
+    assert is_full(error.__context__)
+    assert not is_full(error)
+
+
 def test_a_full_disk_is_known_by_whatever_it_caused():
     full = OSError(errno.ENOSPC, "No space left on device")
     wrapped = RuntimeError("a database")
