@@ -291,3 +291,19 @@ def test_errors_carry_their_facts_and_no_message_is_read():
             if is_message and any(", got " in text for text in texts):
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert found == []
+
+
+FORKS = re.compile(r"get_context\(\W*fork\W*\)|os\.fork\(|\bpreexec_fn=")
+
+
+def test_no_process_is_copied_with_the_threads_of_its_libraries():
+    """A copy of a process keeps the locks that other threads held, and no thread to free them."""
+    here = Path(__file__)
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for folder in (*PACKAGES, "benchmarks", "tests", "sweeps")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if path != here
+        for match in FORKS.finditer(path.read_text())
+    ]
+    assert found == []

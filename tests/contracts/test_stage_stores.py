@@ -1,7 +1,6 @@
 """What every store of stages promises: a folder, and a prefix of a bucket."""
 
 import json
-import multiprocessing
 import os
 import pickle
 import shutil
@@ -13,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from lease_takers import taken_numbers
 
 from files.encoding import to_json
 from iac_core.data.prepare import PARTS
@@ -301,17 +301,9 @@ def test_of_many_threads_that_take_a_lease_one_wins(root):
         leases[0].stop()
 
 
-def taken_number(root, dead_number):
-    lease = Lease.take(open_place(root).at("a"), time_to_live_s=60.0, dead_number=dead_number)
-    return lease.number if isinstance(lease, Lease) else 0
-
-
 def test_of_many_processes_that_take_a_lease_one_wins(root):
-    context = multiprocessing.get_context("fork")
     for round_ in range(2):
-        with context.Pool(4) as pool:
-            numbers = pool.starmap(taken_number, [(root, round_)] * 4)
-            assert sorted(numbers) == [0] * 3 + [round_ + 1]
+        assert taken_numbers(root, 4, dead_number=round_) == [0] * 3 + [round_ + 1]
 
 
 class Clock:

@@ -1,6 +1,5 @@
 """A process is known by the kernel's ticks: clock steps and reused numbers do not deceive."""
 
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -45,14 +44,12 @@ def test_a_process_is_gone_once_it_has_ended():
 
 
 def test_a_process_that_nobody_has_waited_for_is_gone():
-    context = multiprocessing.get_context("fork")
-    process = context.Process(target=os._exit, args=(0,))
-    process.start()
+    process = subprocess.Popen(["true"])
     identity = ProcessIdentity(machine=machine(), pid=process.pid, start=start_of(process.pid))
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
     assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
     assert identity.is_gone
-    process.join()
+    process.wait()
 
 
 def test_a_step_of_the_wall_clock_takes_no_identity(monkeypatch):

@@ -18,11 +18,11 @@ BEGUN = "tiny: 1 jobs"
 
 def started(*words, **environment):
     return subprocess.Popen(
-        [sys.executable, "-u", "-m", "orchestrator", *map(str, words)],
+        # A shell lets what it runs in the background ignore the signal, and that is inherited.
+        ["env", "--default-signal=INT", sys.executable, "-u", "-m", "orchestrator",
+         *map(str, words)],
         cwd=ROOT, env=os.environ | environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        # A shell lets what it runs in the background ignore the signal, and that is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 

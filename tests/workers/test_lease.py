@@ -1,6 +1,5 @@
 """Leases between processes: one holder; a dead one is followed and does not come back."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from lease_takers import taken_numbers
 from small_disks import fill, small_disk
 
 from workers.lease import Holder, Lease, LeaseLostError, LeaseWatch, holder
@@ -112,16 +112,8 @@ def test_a_watch_believes_its_own_clock_and_the_beats_alone(tmp_path):
 
 def test_of_many_that_take_over_one_wins(tmp_path):
     take(tmp_path)
-    context = multiprocessing.get_context("fork")
     for round_ in range(1, 6):
-        with context.Pool(8) as pool:
-            numbers = pool.starmap(taken_number, [(tmp_path, round_)] * 8)
-            assert sorted(numbers) == [0] * 7 + [round_ + 1]
-
-
-def taken_number(folder, dead_number):
-    lease = Lease.take(folder, time_to_live_s=60.0, dead_number=dead_number)
-    return lease.number if isinstance(lease, Lease) else 0
+        assert taken_numbers(tmp_path, 8, dead_number=round_) == [0] * 7 + [round_ + 1]
 
 
 HOLD = """
