@@ -1,6 +1,6 @@
 """Several processes that try to take one lease at the same time.
 
-They come from a server that has no threads (`command_processes`). Copies of the tests' own process,
+They come from a server that has no threads (`command_processes`): copies of the process of the tests,
 whose libraries have started threads, may wait without end for a lock that such a thread held.
 """
 
