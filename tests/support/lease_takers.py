@@ -1,7 +1,7 @@
 """Several processes that try to take one lease at the same time.
 
-They come from a server that has no threads (`command_processes`): copies of the process of the tests,
-whose libraries have started threads, may wait without end for a lock that such a thread held.
+They come from a server that has no threads (`command_processes`): copies of the process of the
+tests, whose libraries have started threads, may wait without end for a lock of such a thread.
 """
 
 import multiprocessing
