@@ -14,6 +14,7 @@ from numpy import ndarray
 from files.encoding import DamagedError, from_json
 from iac_core.errors import ConfigError
 from iac_core.evaluation.metrics import aggregate
+from results.metrics import METRICS, SHORT_SUBSETS
 from results.schema import TABLES, conform
 from workers.run_stage import Failure
 from workers.stage_store import StageRecord, StageStore
@@ -111,7 +112,7 @@ def validation_dice(store: StageStore, task: StageTask) -> float:
         )
     record = store.record(task.kind, task.key)
     patients = _patient_rows({} if record is None else {"evaluate": record}, store)
-    return float(_scores(patients)["val_dice"])
+    return float(mean_scores(patients)["val_dice"])
 
 
 def _job_row(
@@ -124,7 +125,7 @@ def _job_row(
     row: dict[str, Any] = {"sweep": sweep, "status": "failed" if failure else "done"}
     row |= tasks[0].job.flat_settings()
     row |= {f"{task.kind}_key": task.key for task in tasks}
-    row |= _scores(patients)
+    row |= mean_scores(patients)
     outcomes = {kind: record.outcome for kind, record in records.items()}
     search, evaluate = outcomes.get("search", {}), outcomes.get("evaluate", {})
     retrain, pretrain = outcomes.get("retrain", {}), outcomes.get("pretrain", {})
@@ -186,17 +187,20 @@ def _retraining(outcome: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _scores(patients: Rows) -> dict[str, Any]:
-    """Patient-level means of each subset, by the rule of `aggregate`."""
-    columns = ("dice", "hd95_mm", "hd95_pooled_mm", "surface_dice_2mm")
+def mean_scores(patients: Rows) -> dict[str, Any]:
+    """Return the columns of ``jobs`` with the means of every metric, by the rule of `aggregate`.
+
+    Args:
+        patients: The job's rows of the table ``patients``; a subset without any has no columns.
+    """
     row: dict[str, Any] = {}
-    for subset, prefix in (("validation", "val"), ("test", "test")):
+    for subset, short in SHORT_SUBSETS.items():
         rows = [entry for entry in patients if entry["subset"] == subset]
         if not rows:
             continue
-        row[f"n_{prefix}_patients"] = len({entry["patient_id"] for entry in rows})
-        for column in columns:
-            row[f"{prefix}_{column}"] = aggregate(rows, column).mean
+        row[f"n_{short}_patients"] = len({entry["patient_id"] for entry in rows})
+        for metric in METRICS.values():
+            row[metric.job_column(subset)] = aggregate(rows, metric.column).mean
     return row
 
 
@@ -207,7 +211,8 @@ def _patient_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows
     rows: Rows = _values(store, record, PATIENTS, _file(store, record, PATIENTS))
     with _of_stage(store, record):
         for row in rows:
-            row["surface_dice_2mm"] = row.pop("surface_dice")
+            for score, metric in METRICS.items():
+                row[metric.column] = row.pop(score)
     return rows
 
 

@@ -19,8 +19,10 @@ from orchestrator.study import STAND_IN, open_storage, pareto_order, study_of
 from orchestrator.study_settings import StudySettings, check_study
 from orchestrator.trial_pruning import curve_room
 from results.figures import svg_drawn_by
-from results.report import Illustration, StudyPages
-from results.section import Section
+from results.illustrations import Illustration
+from results.report import StudyPages
+from results.tables.cells import COUNT, FOUR_DIGITS, Missing, Number, NumberFormat
+from results.tables.table import Column, Table, plain
 
 logger = logging.getLogger(__name__)
 _FEWEST_TRIALS = 4
@@ -40,7 +42,7 @@ def study_pages(session: Session) -> StudyPages:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     known = optuna.get_all_study_names(storage)
     figures: list[Illustration] = []
-    sections: list[Section] = []
+    sections: list[Table] = []
 
     def load(name: str) -> optuna.Study | None:
         return optuna.load_study(study_name=name, storage=storage) if name in known else None
@@ -68,7 +70,7 @@ def study_pages(session: Session) -> StudyPages:
 
 def _confirmed_section(
     confirmed: optuna.Study, replayed: optuna.Study | None, settings: StudySettings
-) -> Section:
+) -> Table:
     done = _complete(confirmed)
     values = {trial.number: trial.values for trial in done}
     front = {trial.number for trial in next(pareto_order(done, values, settings.directions), [])}
@@ -83,14 +85,19 @@ def _confirmed_section(
     surprise = describe(surprise_of(confirmed, settings))
     if surprise:
         text += f" Replays against searches: {'; '.join(surprise)}."
-    return Section(
+    return Table(
         title="Study",
-        text=text,
-        header=("trial", *settings.objectives, DICE_LOSS, "front", "allowed", "from", "settings"),
-        lines=tuple(
+        caption=text,
+        columns=(
+            Column(heading="trial", format=COUNT),
+            *plain(*settings.objectives, form=FOUR_DIGITS),
+            Column(heading=DICE_LOSS, format=NumberFormat(spec=".4f")),
+            *plain("front", "allowed", "from", "settings"),
+        ),
+        rows=tuple(
             (
-                str(trial.number),
-                *(f"{value:.4g}" for value in trial.values),
+                Number(trial.number),
+                *(Number(value) for value in trial.values),
                 _loss(trial, settings),
                 "yes" if trial.number in front else "",
                 "yes" if is_feasible(trial, settings) else "no",
@@ -105,9 +112,9 @@ def _confirmed_section(
     )
 
 
-def _loss(trial: FrozenTrial, settings: StudySettings) -> str:
+def _loss(trial: FrozenTrial, settings: StudySettings) -> Number | Missing:
     loss = dice_loss_of(trial, settings)
-    return "—" if loss is None else f"{loss:.4f}"
+    return Missing("the trial has no outcome of its cells") if loss is None else Number(loss)
 
 
 def _short(value: object) -> str:

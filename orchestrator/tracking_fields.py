@@ -8,17 +8,14 @@ import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 
 from addresses.redaction import redact
+from results.metrics import METRICS
 from workers.job import Job
 from workers.tasks import StageTask
 
 _PARAM_LENGTH = 6000
 _TAG_LENGTH = 5000
 _JOB_METRICS = (
-    "val_dice",
-    "test_dice",
-    "val_hd95_mm",
-    "test_hd95_mm",
-    "test_surface_dice_2mm",
+    *(metric.job_column(subset) for metric in METRICS.values() for subset in metric.tracked),
     "search_s",
     "search_epochs",
     "search_is_alive",

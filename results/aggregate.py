@@ -126,10 +126,6 @@ def _refusal(a: pd.Series, b: pd.Series) -> str:
     return ""
 
 
-SHORT_SUBSETS = {"test": "test", "validation": "val"}
-"""Subset of patients → how the columns of its scores begin."""
-
-
 def reported_subset(jobs: pd.DataFrame) -> str:
     """Return the patients that a report is about: ``validation`` only where no test was scored."""
     only_validation = jobs["test_dice"].isna().all() and jobs["val_dice"].notna().any()

@@ -15,10 +15,18 @@ from numpy import ndarray
 from scipy.stats import kendalltau
 from statsmodels.stats.inter_rater import fleiss_kappa
 
-from results.chance import N_INPUTS, UNKNOWN, CellShape, beside, cell_null, ranking_null
+from results.chance import N_DRAWS, N_INPUTS, UNKNOWN, CellShape, beside, cell_null, ranking_null
+from results.liveness import ArmNames
+from results.tables.cells import COUNT, P_VALUE, Missing, Number, NumberFormat
+from results.tables.table import Column, Table, plain
 
 MEASURES = ("jaccard", "kappa", "kendall_tau")
 """Columns of `agreement_table` that have a null."""
+_COLUMNS = (
+    *plain("dataset", "backbone", "arm"),
+    Column(heading="cells", format=COUNT),
+    *plain("Jaccard", "Fleiss κ", "Kendall τ", form=NumberFormat(spec=".2f")),
+)
 _NOT_CHOSEN = "not chosen"
 
 Choices = dict[tuple[int, int, int], str]
@@ -199,6 +207,48 @@ def _shape(genotypes: Sequence[str], candidates: frozenset[str]) -> CellShape | 
     return CellShape(
         in_degrees=tuple(sorted(degrees)), n_nodes=n_nodes, n_operations=len(candidates)
     )
+
+
+def agreement_section(table: pd.DataFrame, title: str, names: ArmNames) -> Table:
+    """Return the report's table of agreement: a row per arm with two cells or more.
+
+    Args:
+        table: As `agreement_table` returns it.
+        title: Settings that the group stands for, empty if there is one group.
+        names: Names of the group's arms.
+    """
+    rows = tuple(
+        (
+            *(str(row[name]) for name in ("dataset", "backbone")),
+            names.of(row["dataset"], row["backbone"], row["pruner"]),
+            Number(int(row["n"])),
+            *(_beside_chance(row, measure) for measure in MEASURES),
+        )
+        for _, row in table.iterrows()
+        if int(row["n"]) > 1
+    )
+    return Table(
+        title="Agreement over seeds" + (f" ({title})" if title else ""),
+        caption="Mean pairwise Jaccard index of the chosen (edge, operation) sets, Fleiss' κ of "
+        "the operation on each edge that any cell chose, mean Kendall τ of the final rankings of "
+        "an edge's operations other than none. In brackets: the central 95 % of the values for "
+        "chance, then p, the share of these that are as large or larger (one-sided, not corrected "
+        f"for the number of lines). Chance: {N_DRAWS} draws of as many random cells, with the "
+        "same levels and nodes and the arm's candidate operations; for τ, of a random ranking for "
+        "every search and edge. The κ of random cells is not 0, since only chosen edges count.",
+        columns=_COLUMNS,
+        rows=rows,
+    )
+
+
+def _beside_chance(row: pd.Series, measure: str) -> Number | Missing:
+    value, p = float(row[measure]), float(row[f"{measure}_p"])
+    if np.isnan(value):
+        return Missing("fewer than two are compared")
+    if np.isnan(p):
+        return Number(value)
+    low, high = float(row[f"{measure}_low"]), float(row[f"{measure}_high"])
+    return Number(value, detail=f"{low:.2f} to {high:.2f}; p {P_VALUE.text(p)}")
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -1,7 +1,5 @@
 """The report's tables of comparisons: claims, other differences, other methods, Friedman."""
 
-import math
-
 import pandas as pd
 
 from results.comparison import (
@@ -11,11 +9,24 @@ from results.comparison import (
 )
 from results.declared import Declaration
 from results.liveness import ArmNames
-from results.section import Section
 from results.statistics.intervals import Interval
 from results.statistics.verdicts import FEW_SEARCHES, MARGIN, MIN_PATIENTS, MIN_SEARCHES
+from results.tables.cells import (
+    COUNT,
+    DICE_POINTS,
+    P_VALUE,
+    Cell,
+    Number,
+    NumberFormat,
+    interval,
+    number,
+)
+from results.tables.table import Column, Table, plain
 
 _REFERENCES = ("none", "no_cell", "no_cell_longer", "random")
+_UNDEFINED = "undefined for these values"
+_DIFFERENCE = plain("difference", "95 % interval", form=DICE_POINTS)
+_UNITS = plain("searches", "patients", form=COUNT)
 _KINDS = {
     "different": "differs",
     "better": "is better",
@@ -32,7 +43,7 @@ def comparison_sections(
     *,
     title: str,
     subset: str,
-) -> list[Section]:
+) -> list[Table]:
     """Return the tables of one group of the report.
 
     Args:
@@ -72,8 +83,8 @@ def _usual_pairs(jobs: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _claims_section(
     table: pd.DataFrame, declared: Declaration, names: ArmNames, named: str, subset: str
-) -> Section:
-    lines = tuple(
+) -> Table:
+    rows = tuple(
         (
             str(row["dataset"]),
             str(row["backbone"]),
@@ -81,97 +92,106 @@ def _claims_section(
             _KINDS[row["kind"]],
             names.of(row["dataset"], row["backbone"], row["reference"]),
             _verdict(row),
-            points(row["difference"]),
-            interval(row["low"], row["high"]),
-            p_value(row["p_holm"]),
-            str(row["n_searches"]),
-            str(row["n_patients"]),
+            Number(row["difference"]),
+            interval(row["low"], row["high"], _UNDEFINED),
+            number(row["p_holm"], _UNDEFINED),
+            Number(row["n_searches"]),
+            Number(row["n_patients"]),
         )
         for _, row in table.iterrows()
     )
-    return Section(
+    return Table(
         title="Declared claims" + named,
-        text=f"Dice points, arm minus reference, on {subset} patients: one mean paired difference "
-        "per search (over volumes and retrainings, then patients, then classes; pairs share seed, "
-        "split, patient, volume and class), with Student's 95 % interval over searches. p is of "
-        "the claim, corrected by Holm's method for all claims of the sweep; the interval is not "
-        f"corrected. The margin of “not inferior” and “equivalent” is {100 * MARGIN:g} point. No "
-        f"verdict below {MIN_SEARCHES} searches or {MIN_PATIENTS} patients, or where an arm "
-        "predicts a class nowhere. With one search on each side the patients are the unit, and "
-        f"the verdict is on these two networks alone. {declared.when}",
-        header=(
-            *("dataset", "backbone", "arm", "claim", "reference", "verdict", "difference"),
-            *("95 % interval", "p (Holm)", "searches", "patients"),
+        caption=f"Dice points, arm minus reference, on {subset} patients: one mean paired "
+        "difference per search (over volumes and retrainings, then patients, then classes; pairs "
+        "share seed, split, patient, volume and class), with Student's 95 % interval over "
+        "searches. p is of the claim, corrected by Holm's method for all claims of the sweep; the "
+        "interval is not corrected. The margin of “not inferior” and “equivalent” is "
+        f"{100 * MARGIN:g} point. No verdict below {MIN_SEARCHES} searches or {MIN_PATIENTS} "
+        "patients, or where an arm predicts a class nowhere. With one search on each side the "
+        "patients are the unit, and the verdict is on these two networks alone. "
+        f"{declared.when}",
+        columns=(
+            *plain("dataset", "backbone", "arm", "claim", "reference", "verdict"),
+            *_DIFFERENCE,
+            Column(heading="p (Holm)", format=P_VALUE),
+            *_UNITS,
         ),
-        lines=lines,
+        rows=rows,
     )
 
 
-def _differences_section(table: pd.DataFrame, names: ArmNames, named: str, subset: str) -> Section:
-    lines = tuple(
+def _differences_section(table: pd.DataFrame, names: ArmNames, named: str, subset: str) -> Table:
+    rows = tuple(
         (
             str(row["dataset"]),
             str(row["backbone"]),
             names.of(row["dataset"], row["backbone"], row["pruner"]),
             names.of(row["dataset"], row["backbone"], row["reference"]),
-            points(row["difference"]),
-            interval(row["low"], row["high"]),
-            p_value(row["p"]),
-            "1 (over patients)" if row["comparison"].is_of_patients else str(row["n_searches"]),
-            str(row["n_patients"]),
+            Number(row["difference"]),
+            interval(row["low"], row["high"], _UNDEFINED),
+            number(row["p"], _UNDEFINED),
+            Number(1, detail="over patients")
+            if row["comparison"].is_of_patients
+            else Number(row["n_searches"]),
+            Number(row["n_patients"]),
         )
         for _, row in table.iterrows()
     )
-    return Section(
+    return Table(
         title="Differences of patient Dice" + named,
-        text=f"Dice points, arm minus reference, on {subset} patients, computed as declared "
+        caption=f"Dice points, arm minus reference, on {subset} patients, computed as declared "
         "claims are; p is Student's, two-sided and not corrected. These pairs were not declared "
         "(under compare in the sweep file), so they have no verdict. The interval is over "
         "searches; over patients where there is one search, and then it holds for these two "
         "trained networks alone.",
-        header=(
-            *("dataset", "backbone", "arm", "reference", "difference", "95 % interval"),
-            *("p", "searches", "patients"),
+        columns=(
+            *plain("dataset", "backbone", "arm", "reference"),
+            *_DIFFERENCE,
+            Column(heading="p", format=P_VALUE),
+            *_UNITS,
         ),
-        lines=lines,
+        rows=rows,
     )
 
 
-def _sensitivity_section(table: pd.DataFrame, names: ArmNames, named: str) -> Section:
-    lines = tuple(
+def _sensitivity_section(table: pd.DataFrame, names: ArmNames, named: str) -> Table:
+    rows = tuple(
         (
             str(row["dataset"]),
             str(row["backbone"]),
             names.of(row["dataset"], row["backbone"], row["pruner"]),
             names.of(row["dataset"], row["backbone"], row["reference"]),
             *(_interval(row[name]) for name in ("bca", "hierarchical", "mixed", "corrected_t")),
-            f"{p_value(row['sign_flip'])} ({p_value(row['smallest_p'])})",
+            Number(row["sign_flip"], detail=P_VALUE.text(row["smallest_p"])),
         )
         for _, row in table.iterrows()
     )
-    return Section(
+    return Table(
         title="The same differences by other methods" + named,
-        text="95 % intervals in Dice points; they decide nothing. BCa: bootstrap over searches. "
-        "Hierarchical: bootstrap of searches, then of their patients. Mixed model: gap ~ 1 + "
-        "(1 | search) + (1 | patient), REML. Corrected t: Nadeau and Bengio's, for folds whose "
-        "training patients overlap. Sign flip: p over searches, and the smallest it can have.",
-        header=(
-            *("dataset", "backbone", "arm", "reference", "BCa", "hierarchical"),
-            *("mixed model", "corrected t", "sign flip"),
+        caption="95 % intervals in Dice points; they decide nothing. BCa: bootstrap over "
+        "searches. Hierarchical: bootstrap of searches, then of their patients. Mixed model: "
+        "gap ~ 1 + (1 | search) + (1 | patient), REML. Corrected t: Nadeau and Bengio's, for "
+        "folds whose training patients overlap. Sign flip: p over searches, and the smallest it "
+        "can have.",
+        columns=(
+            *plain("dataset", "backbone", "arm", "reference"),
+            *plain("BCa", "hierarchical", "mixed model", "corrected t", form=DICE_POINTS),
+            Column(heading="sign flip", format=P_VALUE),
         ),
-        lines=lines,
+        rows=rows,
     )
 
 
-def _friedman_section(table: pd.DataFrame, names: ArmNames, named: str) -> Section:
-    lines = tuple(
+def _friedman_section(table: pd.DataFrame, names: ArmNames, named: str) -> Table:
+    rows = tuple(
         (
             str(row["dataset"]),
             str(row["backbone"]),
-            str(row["n_arms"]),
-            str(row["n_blocks"]),
-            f"{row['statistic']:.1f}",
-            p_value(row["p"]),
+            Number(row["n_arms"]),
+            Number(row["n_blocks"]),
+            Number(row["statistic"]),
+            number(row["p"], _UNDEFINED),
             ", ".join(
                 f"{names.of(row['dataset'], row['backbone'], arm)} {rank:.1f}"
                 for rank, arm in row["ranks"]
@@ -179,12 +199,18 @@ def _friedman_section(table: pd.DataFrame, names: ArmNames, named: str) -> Secti
         )
         for _, row in table.iterrows()
     )
-    return Section(
+    return Table(
         title="Are the arms with cells different at all?" + named,
-        text="Friedman's test; blocks are the searches that all arms have (same seed and split). "
-        "Rank 1 is the best.",
-        header=("dataset", "backbone", "arms", "searches", "χ²", "p", "mean ranks"),
-        lines=lines,
+        caption="Friedman's test; blocks are the searches that all arms have (same seed and "
+        "split). Rank 1 is the best.",
+        columns=(
+            *plain("dataset", "backbone"),
+            *plain("arms", "searches", form=COUNT),
+            Column(heading="χ²", format=NumberFormat(spec=".1f")),
+            Column(heading="p", format=P_VALUE),
+            *plain("mean ranks"),
+        ),
+        rows=rows,
     )
 
 
@@ -194,22 +220,5 @@ def _verdict(row: "pd.Series") -> str:
     return f"{row['verdict']} (few searches)" if is_few else str(row["verdict"])
 
 
-def points(value: float) -> str:
-    """Return a Dice difference in points."""
-    return f"{100 * value:+.2f}"
-
-
-def interval(low: float, high: float) -> str:
-    """Return an interval in points, a dash where it is undefined."""
-    return "—" if math.isnan(low) else f"{points(low)} to {points(high)}"
-
-
-def _interval(found: Interval) -> str:
-    return interval(found.low, found.high)
-
-
-def p_value(p: float) -> str:
-    """Return a p value, a dash where it is undefined."""
-    if math.isnan(p):
-        return "—"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _interval(found: Interval) -> Cell:
+    return interval(found.low, found.high, "the method gives no interval for these searches")

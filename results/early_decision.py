@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from results.liveness import ArmNames
-from results.section import Section
+from results.tables.cells import COUNT, Cell, Missing, Number
+from results.tables.table import Row, Table, plain
 
 N_LEADING = 3
 """Places at the top of an edge (paper B: survivors are in the top 3 by about epoch 45)."""
@@ -23,6 +24,7 @@ EPOCHS = (0, 5, 10, 15, 30, 45, 60, 100, 150)
 LAST = -1
 """Stands for the last epoch of each search in the column ``epoch`` of the table."""
 _ARM = ["dataset", "backbone", "pruner"]
+_NOT_REACHED = Missing("no search of the arm reached this epoch")
 _EDGE = ["job_id", "level", "source", "target"]
 
 
@@ -100,8 +102,8 @@ def early_decision_curves(jobs: pd.DataFrame, trajectories: pd.DataFrame) -> pd.
     return whole.groupby([*_ARM, "epoch"])[["share", "chance"]].mean().reset_index()
 
 
-def early_decision_section(jobs: pd.DataFrame, trajectories: pd.DataFrame, title: str) -> Section:
-    """Return the report's table of the shares: a line per arm with searches, a column per epoch.
+def early_decision_section(jobs: pd.DataFrame, trajectories: pd.DataFrame, title: str) -> Table:
+    """Return the report's table of the shares: a row per arm with searches, a column per epoch.
 
     Args:
         jobs: Finished jobs of one group of the report.
@@ -110,18 +112,18 @@ def early_decision_section(jobs: pd.DataFrame, trajectories: pd.DataFrame, title
     """
     names, table = ArmNames(jobs), early_decision_table(jobs, trajectories)
     epochs = [epoch for epoch in (*EPOCHS, LAST) if (table["epoch"] == epoch).any()]
-    lines = []
+    rows: list[Row] = []
     for key, part in table.groupby(_ARM, sort=True):
         dataset, backbone, pruner = key
         by_epoch = {row["epoch"]: row for row in part.to_dict("records")}
-        shown = (_shown(by_epoch[x]) if x in by_epoch else "—" for x in epochs)
-        n_searches = str(part["n_searches"].iloc[0])
+        shown = (_shown(by_epoch[x]) if x in by_epoch else _NOT_REACHED for x in epochs)
+        n_searches = Number(part["n_searches"].iloc[0])
         arm = names.of(dataset, backbone, pruner)
-        lines.append((str(dataset), str(backbone), arm, n_searches, *shown))
+        rows.append((str(dataset), str(backbone), arm, n_searches, *shown))
     headings = ("last" if epoch == LAST else str(epoch) for epoch in epochs)
-    return Section(
+    return Table(
         title="How early the final operations lead" + (f" ({title})" if title else ""),
-        text="Per cent of the final operations (those of the genotype) that were among the top "
+        caption="Per cent of the final operations (those of the genotype) that were among the top "
         f"{N_LEADING} of their edge's importances after an epoch (the columns, from 0, and the "
         "last one of each search), mean over searches; in brackets by chance. The operation none "
         "takes no place, since the choice leaves it out, so chance is 3 of 7, 43 %, for eight "
@@ -130,12 +132,12 @@ def early_decision_section(jobs: pd.DataFrame, trajectories: pd.DataFrame, title
         "removes what is unimportant, leading is a condition of being final. The full search "
         "shows the observation itself. Until the first step of alpha the order is that of "
         "its random start. n: searches that reached the epoch, if not all.",
-        header=("dataset", "backbone", "arm", "searches", *headings),
-        lines=tuple(lines),
+        columns=plain("dataset", "backbone", "arm", "searches", *headings, form=COUNT),
+        rows=tuple(rows),
     )
 
 
-def _shown(row: Mapping[Hashable, Any]) -> str:
+def _shown(row: Mapping[Hashable, Any]) -> Cell:
     text = f"{100 * row['share']:.0f} ({100 * row['chance']:.0f})"
     return text if row["n"] == row["n_searches"] else f"{text}, n {row['n']}"
 

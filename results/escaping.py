@@ -1,13 +1,14 @@
-r"""Text from outside (names, class names, error messages) for Markdown, LaTeX and file names.
+r"""Text from outside (names, class names, errors) for Markdown, LaTeX, HTML and file names.
 
-One function per format; the report's environments apply theirs to whatever a template prints. HTML
-is escaped by Jinja. Control characters, line ends and signs that turn the direction of writing are
-made visible first, in every format.
+One function per format, which its writer in `results.tables.writers` applies. Control characters,
+line ends and signs that turn the direction of writing are made visible first, in every format.
 """
 
 import hashlib
 import re
 import unicodedata
+
+from markupsafe import escape
 
 _MOST_LETTERS_OF_A_FILE = 100
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -130,6 +131,16 @@ def escape_latex(text: object) -> str:
     """
     escaped = "".join(map(_latex_letter, visible(text).replace("--", "-\u200a-")))
     return escaped.replace("\u200a", "{}")
+
+
+def escape_html(text: object) -> str:
+    """Return text that HTML prints as it is, in elements and in quoted attributes.
+
+    Examples:
+        >>> escape_html("5 < 6 & <b>")
+        '5 &lt; 6 &amp; &lt;b&gt;'
+    """
+    return str(escape(visible(text)))
 
 
 def _latex_letter(letter: str) -> str:

@@ -5,18 +5,27 @@ of an older version says nothing, and the report calls nothing dead or alive the
 """
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from results.section import Section
+from results.tables.cells import PER_CENT, Cell, Missing, Noted, NumberFormat, number
+from results.tables.table import Column, Row, Table, plain
 
 DEAD = "random cell (dead search)"
 """What the report calls a cell that a dead search found."""
 NOT_RECORDED = "not recorded"
-_NOTHING = "—"
+_UNKNOWN = Missing("an older version ran it and did not say", sign=NOT_RECORDED)
+_TWO_DIGITS = NumberFormat(spec=".2f")
+_COLUMNS = (
+    *plain("dataset", "backbone", "arm", "searches alive"),
+    Column(heading="live edges", format=PER_CENT),
+    Column(heading="contribution", format=_TWO_DIGITS),
+    Column(heading="entropy", unit="bits", format=_TWO_DIGITS),
+    *plain("kept the start"),
+)
 _ARM = ["dataset", "backbone", "pruner"]
 
 
@@ -68,25 +77,26 @@ def arm_name(jobs: pd.DataFrame, pruner: str) -> str:
     return f"{pruner}: {DEAD}" if count_alive(jobs).is_dead else pruner
 
 
-def marked_arm_name(jobs: pd.DataFrame, pruner: str, mark: Callable[[str], str]) -> str:
-    """Return an arm's name with a footnote's mark where any of its searches was dead.
+def noted_arm_name(jobs: pd.DataFrame, pruner: str) -> str | Noted:
+    """Return an arm's name, with a footnote where any of its searches was dead.
 
     Args:
         jobs: The arm's jobs on one dataset and backbone.
         pruner: Value of the pruner axis.
-        mark: Takes the text of a footnote and returns its mark.
     """
     count = count_alive(jobs)
     if count.n_dead == 0:
         return pruner
     if count.is_dead:
-        return f"{pruner}: {DEAD} " + mark(
+        return Noted(
+            f"{pruner}: {DEAD}",
             "No search of this arm was alive, so the cells that they found are random cells and "
-            "are named so."
+            "are named so.",
         )
     n_dead = f"{count.n_dead} of {count.n_searches}"
-    return f"{pruner} " + mark(
-        f"Dead searches of {pruner}: {n_dead}. The cells that they found are random cells."
+    return Noted(
+        pruner,
+        f"Dead searches of {pruner}: {n_dead}. The cells that they found are random cells.",
     )
 
 
@@ -164,7 +174,7 @@ def last_entropies(looks: pd.DataFrame) -> "pd.Series[float]":
     return found
 
 
-def liveness_section(jobs: pd.DataFrame, looks: pd.DataFrame, title: str) -> Section:
+def liveness_section(jobs: pd.DataFrame, looks: pd.DataFrame, title: str) -> Table:
     """Return the report's table of living searches and of retrainings that kept their start.
 
     Args:
@@ -173,37 +183,35 @@ def liveness_section(jobs: pd.DataFrame, looks: pd.DataFrame, title: str) -> Sec
         title: Settings that the group stands for, empty if there is one group.
 
     Returns:
-        A line per arm that has a search or a retraining; one line for all if nothing is recorded.
+        A row per arm that has a search or a retraining; one row for all if nothing is recorded.
     """
     names, table = ArmNames(jobs), liveness_table(jobs, looks)
-    lines: tuple[tuple[str, ...], ...] = tuple(
+    rows: tuple[Row, ...] = tuple(
         (
             str(row["dataset"]),
             str(row["backbone"]),
             names.of(row["dataset"], row["backbone"], row["pruner"]),
             _share(row["n_alive"], row["n_recorded"], row["n_searches"]),
-            _of_searches(row, _percent(row["live_edge_share"])),
-            _of_searches(row, _number(row["cell_contribution"])),
-            _of_searches(row, _number(row["entropy_bits"])),
+            *(
+                _of_searches(row, name)
+                for name in ("live_edge_share", "cell_contribution", "entropy_bits")
+            ),
             _share(row["n_kept_start"], row["n_starts_recorded"], row["n_retrainings"]),
         )
         for row in table.to_dict("records")
     )
     if len(table) and not table[["n_recorded", "n_starts_recorded"]].any(axis=None):
-        lines = (("all", "all", "all", *[NOT_RECORDED] * 5),)
-    return Section(
+        rows = (("all", "all", "all", *[_UNKNOWN] * 5),)
+    return Table(
         title="Living searches and starting states" + (f" ({title})" if title else ""),
-        text="Live edges: share of a search's edges that evidence had reached before they were "
+        caption="Live edges: share of a search's edges that evidence had reached before they were "
         "first pruned, median over searches. Contribution: what the cell adds over what the "
         "decoder receives, smallest over searches and levels. Entropy: of the operation "
         "importance at the last look, mean over edges, median over searches; it decides nothing. "
         "Kept the start: retrainings that returned the state they started from, since no later "
         "one scored higher on validation patients.",
-        header=(
-            *("dataset", "backbone", "arm", "searches alive", "live edges", "contribution"),
-            *("entropy (bits)", "kept the start"),
-        ),
-        lines=lines,
+        columns=_COLUMNS,
+        rows=rows,
     )
 
 
@@ -212,27 +220,19 @@ def _distinct_retrainings(jobs: pd.DataFrame) -> pd.DataFrame:
     return done[done["retrain_key"].isna() | ~done["retrain_key"].duplicated()]
 
 
-def _share(n: int, n_recorded: int, n_all: int) -> str:
+def _share(n: int, n_recorded: int, n_all: int) -> Cell:
     if n_all == 0:
-        return _NOTHING
+        return Missing("the arm has none")
     if n_recorded == 0:
-        return NOT_RECORDED
+        return _UNKNOWN
     unknown = n_all - n_recorded
     return f"{n} of {n_recorded}" + (f" ({unknown} {NOT_RECORDED})" if unknown else "")
 
 
-def _of_searches(row: Mapping[Hashable, Any], text: str) -> str:
+def _of_searches(row: Mapping[Hashable, Any], name: str) -> Cell:
     if row["n_searches"] == 0:
-        return _NOTHING
-    return text if row["n_recorded"] else NOT_RECORDED
-
-
-def _percent(value: float) -> str:
-    return _NOTHING if math.isnan(value) else f"{100 * value:.0f} %"
-
-
-def _number(value: float) -> str:
-    return _NOTHING if math.isnan(value) else f"{value:.2f}"
+        return Missing("the arm has no search")
+    return number(row[name], "not recorded by these searches") if row["n_recorded"] else _UNKNOWN
 
 
 def _median(values: pd.Series) -> float:

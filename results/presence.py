@@ -9,10 +9,15 @@ import math
 import pandas as pd
 
 from results.liveness import ArmNames
-from results.section import Section
+from results.tables.cells import COUNT, Number
+from results.tables.table import Table, plain
 
 _ARM = ["dataset", "backbone", "pruner"]
 _ROW = ["dataset", "backbone", "class_name", "pruner"]
+_COLUMNS = (
+    *plain("dataset", "backbone", "class", "arm"),
+    *plain("present", "missed", "absent", "false alarms", "correct absences", form=COUNT),
+)
 _VALUE = ["job_id", "patient_id", "volume_id", "class_name"]
 
 
@@ -61,7 +66,7 @@ def presence_table(
 
 def presence_section(
     jobs: pd.DataFrame, patients: pd.DataFrame, title: str, subset: str = "test"
-) -> Section:
+) -> Table:
     """Return the report's table of absent classes.
 
     Args:
@@ -71,37 +76,34 @@ def presence_section(
         subset: ``validation`` or ``test``.
 
     Returns:
-        A line per class and arm, of the classes that some reference or prediction of their dataset
-        and backbone lacks; no lines if there are none.
+        A row per class and arm, of the classes that some reference or prediction of their dataset
+        and backbone lacks; no rows if there are none.
     """
     names, table = ArmNames(jobs), presence_table(jobs, patients, subset)
     lacks = (table["n_absent"] > 0) | (table["n_missed"] > 0)
     of_class = [table[name] for name in ("dataset", "backbone", "class_name")]
     shown = table[lacks.groupby(of_class).transform("any").astype(bool)]
-    lines = tuple(
+    rows = tuple(
         (
             *(str(row[name]) for name in ("dataset", "backbone", "class_name")),
             names.of(row["dataset"], row["backbone"], row["pruner"]),
-            str(row["n_present"]),
+            Number(row["n_present"]),
             _with_volume(row["n_missed"], row["missed_ml"]),
-            str(row["n_absent"]),
+            Number(row["n_absent"]),
             _with_volume(row["n_false_alarms"], row["false_alarm_ml"]),
-            str(row["n_correct_absences"]),
+            Number(row["n_correct_absences"]),
         )
         for row in shown.to_dict("records")
     )
-    return Section(
+    return Table(
         title="Absent classes" + (f" ({title})" if title else ""),
-        text=f"Volumes of {subset} patients, counted once a job, by whether the reference has the "
-        "class. Missed: the reference has it, the prediction is empty (median volume of the "
+        caption=f"Volumes of {subset} patients, counted once a job, by whether the reference has "
+        "the class. Missed: the reference has it, the prediction is empty (median volume of the "
         "reference). False alarms: the reference is empty, the prediction is not (median volume "
         "of the prediction). Correct absences: both are empty. Classes that every reference and "
         "every prediction has are left out.",
-        header=(
-            *("dataset", "backbone", "class", "arm", "present", "missed"),
-            *("absent", "false alarms", "correct absences"),
-        ),
-        lines=lines,
+        columns=_COLUMNS,
+        rows=rows,
     )
 
 
@@ -113,7 +115,8 @@ def _distinct_evaluations(jobs: pd.DataFrame) -> pd.DataFrame:
     return keyed.drop_duplicates([*_ARM, "evaluation"])
 
 
-def _with_volume(n: int, median_ml: float) -> str:
+def _with_volume(n: int, median_ml: float) -> Number:
     if math.isnan(median_ml):
-        return str(n)
-    return f"{n} ({median_ml:.0f} ml)" if median_ml >= 10 else f"{n} ({median_ml:.2g} ml)"
+        return Number(n)
+    volume = f"{median_ml:.0f} ml" if median_ml >= 10 else f"{median_ml:.2g} ml"
+    return Number(n, detail=volume)

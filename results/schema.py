@@ -6,6 +6,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from results.errors import SchemaError
+from results.metrics import METRICS, SHORT_SUBSETS
 
 SCHEMA_VERSION = 5
 CONFIG_PREFIX = "config_"
@@ -48,14 +49,14 @@ _JOB_IDS = (
 _SEARCH_IDS = (*_JOB_IDS, Column("search_key", "string", "", "stage key of the search"))
 
 
-def _subset_scores(prefix: str, subset: str) -> tuple[Column, ...]:
-    mean = f"mean over {subset} patients, then classes"
+def _subset_scores(subset: str) -> tuple[Column, ...]:
+    mean, short = f"mean over {subset} patients, then classes", SHORT_SUBSETS[subset]
     return (
-        Column(f"{prefix}_dice", "float64", "", f"Dice, {mean}"),
-        Column(f"{prefix}_hd95_mm", "float64", "mm", f"HD95 (larger of both directions), {mean}"),
-        Column(f"{prefix}_hd95_pooled_mm", "float64", "mm", f"HD95 of pooled distances, {mean}"),
-        Column(f"{prefix}_surface_dice_2mm", "float64", "", f"surface Dice at 2 mm, {mean}"),
-        Column(f"n_{prefix}_patients", "int64", "patients", f"{subset} patients scored"),
+        *(
+            Column(metric.job_column(subset), "float64", metric.unit, f"{metric.label}, {mean}")
+            for metric in METRICS.values()
+        ),
+        Column(f"n_{short}_patients", "int64", "patients", f"{subset} patients scored"),
     )
 
 
@@ -64,8 +65,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         *_JOB_IDS,
         Column("sweep", "string", "", "name of the sweep"),
         Column("status", "string", "", "done or failed"),
-        *_subset_scores("val", "validation"),
-        *_subset_scores("test", "test"),
+        *_subset_scores("validation"),
+        *_subset_scores("test"),
         Column("n_parameters", "int64", "", "parameters of the whole network"),
         Column("n_cell_parameters", "int64", "", "parameters of cells and gates"),
         Column("n_macs", "int64", "", "multiply-accumulates of one slice"),
@@ -144,10 +145,10 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("patient_id", "string", "", "patient"),
         Column("volume_id", "string", "", "volume"),
         Column("class_name", "string", "", "class"),
-        Column("dice", "float64", "", "Dice on the original grid"),
-        Column("hd95_mm", "float64", "mm", "larger of both directed 95th percentiles"),
-        Column("hd95_pooled_mm", "float64", "mm", "95th percentile of both sets of distances"),
-        Column("surface_dice_2mm", "float64", "", "surface Dice at 2 mm, area weighted"),
+        *(
+            Column(metric.column, "float64", metric.unit, metric.meaning)
+            for metric in METRICS.values()
+        ),
         Column("reference_ml", "float64", "ml", "volume of the expert mask"),
         Column("prediction_ml", "float64", "ml", "volume of the predicted mask"),
         Column("state", "string", "", "ok, both_empty, pred_empty or gt_empty"),

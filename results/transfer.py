@@ -6,6 +6,18 @@ from dataclasses import dataclass
 import pandas as pd
 
 from results.comparison import comparison_table
+from results.liveness import ArmNames
+from results.tables.cells import (
+    COUNT,
+    DICE,
+    DICE_POINTS,
+    P_VALUE,
+    TIMES,
+    Number,
+    interval,
+    number,
+)
+from results.tables.table import Column, Table, plain
 
 THE_SAME = "the same"
 SEEN = "other cells, patients the study saw"
@@ -16,6 +28,17 @@ EXPOSURES = (THE_SAME, SEEN, NOT_KNOWN, NEVER_SEEN)
 
 Patients are told apart by dataset and id: two datasets of a sweep should not share a folder.
 """
+_UNDEFINED = "undefined for these values"
+_COLUMNS = (
+    *plain("arm", "tuned on", "judged on"),
+    Column(heading="cells", format=COUNT),
+    *plain("reference"),
+    Column(heading="Dice", format=DICE),
+    *plain("difference", "95 % interval", form=DICE_POINTS),
+    Column(heading="p", format=P_VALUE),
+    Column(heading="epochs", format=COUNT),
+    Column(heading="fewer operations", format=TIMES),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +153,48 @@ def _in_both(own: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, pd.
         return found
 
     return own[cells(own).isin(cells(others))], others[cells(others).isin(cells(own))]
+
+
+def transfer_section(table: pd.DataFrame, title: str, subset: str, names: ArmNames) -> Table:
+    """Return the report's table of tuned arms.
+
+    Args:
+        table: As `transfer_table` returns it.
+        title: Settings that the group stands for, empty if there is one group.
+        subset: ``validation`` or ``test``.
+        names: Names of the group's arms.
+    """
+    rows = tuple(
+        (
+            names.of(row["dataset"], row["backbone"], row["pruner"]),
+            str(row["tuned_on"]),
+            f"{row['dataset']} · {row['backbone']}, {row['exposure']}",
+            Number(row["n_cells"]),
+            names.of(row["dataset"], row["backbone"], row["reference"]),
+            Number(row["dice"]),
+            Number(row["difference"]),
+            interval(row["low"], row["high"], _UNDEFINED),
+            number(row["p"], _UNDEFINED),
+            number(row["epochs"], "no search of the arm says how many epochs it ran"),
+            number(
+                row["reference_epoch_equivalents"] / row["epoch_equivalents"],
+                "the trajectory of one of them is not recorded",
+            ),
+        )
+        for row in table.to_dict("records")
+    )
+    return Table(
+        title="Tuned settings where they were tuned, and elsewhere"
+        + (f" ({title})" if title else ""),
+        caption="A study chose the arm's settings by validation patients of the cells under "
+        f"“tuned on”. Never seen: other cells, of whose {subset} patients none trained or "
+        "validated in a split of the study's cells; not known to be unseen: such a split is no "
+        f"longer at hand. Dice as in the differences above, on {subset} patients. Epochs: of the "
+        "arm's searches, in the mean. Fewer operations: epochs counted in the operations that "
+        "were there, the reference's over the arm's.",
+        columns=_COLUMNS,
+        rows=rows,
+    )
 
 
 def epoch_equivalents(trajectories: pd.DataFrame) -> "pd.Series[float]":

@@ -2,12 +2,14 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from orchestrator.rows import job_tables
+from orchestrator.rows import job_tables, mean_scores
 from orchestrator.session import open_sweep
+from results.metrics import METRICS
 from workers.stages import CURVE, EVENTS, TRAJECTORY
 from workers.tasks import stage_tasks
 
@@ -160,3 +162,21 @@ def test_a_curve_of_an_older_version_leaves_null_what_it_lacks(tables):
     rows = tables(SEARCH, {TRAJECTORY: trajectory()}, {"best_epoch": 0}, old)["curves"]
     assert rows["validation_dice"].tolist() == [0.7]
     assert rows[["learning_rate", "seconds"]].isna().all(axis=None)
+
+
+def test_a_job_has_the_mean_of_every_metric_for_the_subsets_that_were_scored(monkeypatch):
+    error = replace(METRICS["dice"], column="volume_error_ml")
+    monkeypatch.setitem(METRICS, "volume_error", error)
+    values = {metric.column: 0.5 for metric in METRICS.values()}
+    rows = [
+        {
+            "subset": "test", "patient_id": patient, "class_name": "LV", "state": "ok",
+            **values, "volume_error_ml": value,
+        }
+        for patient, value in (("a", 1.0), ("b", 4.0))
+    ]  # fmt: skip
+    found = mean_scores(rows)
+    assert found["test_volume_error_ml"] == 2.5
+    assert found["test_surface_dice_2mm"] == 0.5
+    assert found["n_test_patients"] == 2
+    assert not [name for name in found if "val" in name]

@@ -521,7 +521,7 @@ def tuned_session(finished, tmp_path):
 def test_the_report_shows_the_trials_and_optunas_plots(tuned_session):
     pages = study_pages(tuned_session)
     (section,) = pages.sections
-    assert "Trials replayed: 12; searched for to the end: 6. " in section.text
+    assert "Trials replayed: 12; searched for to the end: 6. " in section.caption
     rows = {line[0]: dict(zip(section.header, line, strict=True)) for line in section.lines}
     assert [number for number, row in rows.items() if row["front"]] == ["3", "4", "5"]
     assert [number for number, row in rows.items() if row["allowed"] == "no"] == ["5"]

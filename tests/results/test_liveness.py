@@ -14,11 +14,13 @@ from results.liveness import (
     last_entropies,
     liveness_section,
     liveness_table,
-    marked_arm_name,
+    noted_arm_name,
 )
-from results.report import sections, write_report
+from results.report import write_report
 from results.schema import conform, empty
+from results.sections import sections
 from results.store import read_tables
+from results.tables.cells import Noted
 
 RECORDS = Path(__file__).parents[2] / "benchmarks" / "records"
 GENOTYPE = '{"n_nodes":1,"levels":[[[0,2,"sep_conv_3x3"],[1,2,"skip_connect"]]]}'
@@ -96,18 +98,15 @@ def test_failed_and_missing_jobs_say_nothing():
 
 
 def test_footnotes_say_how_many_searches_were_dead():
-    said = []
-
-    def mark(text):
-        said.append(text)
-        return f"({len(said)})"
-
-    assert marked_arm_name(jobs(*DEAD_ARM), "none", mark) == f"none: {DEAD} (1)"
-    assert marked_arm_name(jobs(*MIXED_ARM), "js_stability", mark) == "js_stability (2)"
-    assert marked_arm_name(jobs(*OLD_ARM), "shapley", mark) == "shapley"
-    assert "No search of this arm was alive" in said[0]
-    assert "Dead searches of js_stability: 1 of 2." in said[1]
-    assert len(said) == 2
+    dead = noted_arm_name(jobs(*DEAD_ARM), "none")
+    assert isinstance(dead, Noted)
+    assert dead.cell == f"none: {DEAD}"
+    assert "No search of this arm was alive" in dead.note
+    mixed = noted_arm_name(jobs(*MIXED_ARM), "js_stability")
+    assert isinstance(mixed, Noted)
+    assert mixed.cell == "js_stability"
+    assert "Dead searches of js_stability: 1 of 2." in mixed.note
+    assert noted_arm_name(jobs(*OLD_ARM), "shapley") == "shapley"
 
 
 def test_the_entropy_is_that_of_the_last_look_of_each_search():

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from results.presence import presence_section, presence_table
-from results.report import sections, write_report
+from results.report import write_report
 from results.schema import conform, empty
+from results.sections import sections
 from results.store import read_tables
 
 RECORDS = Path(__file__).parents[2] / "benchmarks" / "records"

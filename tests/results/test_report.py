@@ -8,7 +8,7 @@ from report_rows import job, tables, trajectory
 
 from results.declared import Claim, Declaration
 from results.escaping import escape_latex
-from results.report import main_table, write_report
+from results.report import write_report
 from results.schema import conform
 
 ROWS = [
@@ -25,22 +25,6 @@ EVENT = {
 
 def whole():
     return tables(ROWS, trajectory("js_stability") + trajectory("none"), [EVENT])
-
-
-def entries(frame):
-    _, rows = main_table(frame)
-    return {entry.pruner: entry for row in rows for entry in row.entries}
-
-
-def test_the_main_table_has_means_deviations_and_speedups():
-    found = entries(whole()["jobs"])
-    assert list(found) == ["no_cell", "none", "js_stability"]
-    assert found["no_cell"].dice == "0.820 ± 0.028"
-    assert found["no_cell"].search == found["no_cell"].speedup == "—"
-    assert found["none"].speedup == "1"
-    assert found["js_stability"].speedup == "3.5×"
-    assert found["js_stability"].epochs == "20 / 50"
-    assert found["js_stability"].hd95 == "5.5 ± 0.7"
 
 
 def test_missing_and_failed_jobs_are_shown_and_never_averaged_over_in_silence(tmp_path):
@@ -75,16 +59,6 @@ def test_a_refused_speedup_has_its_reason_below_the_table(tmp_path):
     text = write_report(tables(rows), tmp_path, sweep="s").markdown.read_text()
     assert "— (1)" in text
     assert "(1) No speed-up is given: a search shared its device" in text
-
-
-def test_a_setting_on_the_grid_makes_rows_of_its_own():
-    rows = [
-        *ROWS,
-        *(row | {"config_cell_form": "residual", "job_id": f"r{i}"} for i, row in enumerate(ROWS)),
-    ]
-    header, found = main_table(tables(rows)["jobs"])
-    assert header == ("dataset", "backbone", "cell_form")
-    assert [row.names[2] for row in found] == ["replace", "residual"]
 
 
 def test_the_same_tables_give_the_same_bytes(tmp_path):

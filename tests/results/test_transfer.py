@@ -5,8 +5,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from results.report import sections
 from results.schema import conform
+from results.sections import sections
 from results.transfer import (
     NEVER_SEEN,
     NOT_KNOWN,
@@ -138,7 +138,7 @@ def test_the_report_says_what_the_study_saw(tables):
         "acdc · unet, other cells, patients the study saw",
         "acdc · resnet, never seen",
     ]
-    assert "of whose test patients none trained or validated" in section.text
+    assert "of whose test patients none trained or validated" in section.caption
 
 
 def test_cost_counts_the_operations_that_were_there(tables):

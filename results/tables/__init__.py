@@ -1,0 +1,1 @@
+"""Tables as values: typed columns and cells, and the writers that render them."""
