@@ -10,7 +10,7 @@ import pandas as pd
 
 from results.liveness import ArmNames
 from results.tables.cells import COUNT, Number
-from results.tables.table import Table, plain
+from results.tables.table import Row, Table, plain
 
 _ARM = ["dataset", "backbone", "pruner"]
 _ROW = ["dataset", "backbone", "class_name", "pruner"]
@@ -83,7 +83,7 @@ def presence_section(
     lacks = (table["n_absent"] > 0) | (table["n_missed"] > 0)
     of_class = [table[name] for name in ("dataset", "backbone", "class_name")]
     shown = table[lacks.groupby(of_class).transform("any").astype(bool)]
-    rows = tuple(
+    rows: tuple[Row, ...] = tuple(
         (
             *(str(row[name]) for name in ("dataset", "backbone", "class_name")),
             names.of(row["dataset"], row["backbone"], row["pruner"]),

@@ -1,6 +1,6 @@
 """A table of the report as one value, whatever format it is written in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -102,27 +102,24 @@ class Table:
     @property
     def footnotes(self) -> tuple[str, ...]:
         """The footnotes with their marks, in the order in which cells refer to them."""
-        return tuple(f"{self._mark(note)} {note}" for note in self._noted())
+        return tuple(f"{mark} {note}" for note, mark in self._marks().items())
 
     def groups(self) -> Iterator[tuple[tuple[ShownCell, ...], ...]]:
         """Yield the rows that belong together; one group if no column names any."""
         places = [place for place, column in enumerate(self.columns) if column.names_group]
+        marks = self._marks()
         for _, rows in groupby(self.rows, key=lambda row: [row[place] for place in places]):
-            yield tuple(map(self._shown, rows))
+            yield tuple(self._shown(row, marks) for row in rows)
 
-    def _shown(self, row: Row) -> tuple[ShownCell, ...]:
+    def _shown(self, row: Row, marks: Mapping[str, str]) -> tuple[ShownCell, ...]:
         return tuple(
-            ShownCell(text=text_of(cell, column.format, self._mark), reason=reason_of(cell))
+            ShownCell(text=text_of(cell, column.format, marks.__getitem__), reason=reason_of(cell))
             for cell, column in zip(row, self.columns, strict=True)
         )
 
-    def _noted(self) -> list[str]:
-        """Texts of the footnotes, each once."""
-        return list(
-            dict.fromkeys(
-                cell.note for row in self.rows for cell in row if isinstance(cell, Noted)
-            )
+    def _marks(self) -> dict[str, str]:
+        """Text of a footnote → its mark, in the order in which cells refer to them."""
+        noted = dict.fromkeys(
+            cell.note for row in self.rows for cell in row if isinstance(cell, Noted)
         )
-
-    def _mark(self, note: str) -> str:
-        return f"({self._noted().index(note) + 1})"
+        return {note: f"({place})" for place, note in enumerate(noted, start=1)}
