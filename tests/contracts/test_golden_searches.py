@@ -19,6 +19,7 @@ from search_runs import run_search
 from iac_core.backbones import build_backbone
 from iac_core.backbones.unet import UNetSettings
 from iac_core.config import CellSettings, SearchSettings
+from iac_core.searches.cell_space import CellSpace
 from iac_core.searches.evolution import RegularisedEvolution
 from iac_core.searches.mixed_block import MixedBlockSpace
 from iac_core.searches.mixed_block_settings import MASKS, MixedBlockSpaceSettings
@@ -29,7 +30,6 @@ from iac_core.searches.searchers import (
     mixed_block_search,
 )
 from iac_core.searches.settings import OneShotSettings
-from iac_core.searches.space import CellSpace
 from iac_core.training.one_shot import OneShot
 from iac_core.training.path_scoring import PathScore
 
