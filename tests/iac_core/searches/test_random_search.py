@@ -4,6 +4,7 @@ from search_runs import Words, assert_each_once, run_search
 
 from iac_core.searches.interface import DONE, IDLE
 from iac_core.searches.random_search import random_search
+from iac_core.searches.record import Record
 
 
 def test_random_search_asks_for_everything_at_once():
@@ -32,3 +33,11 @@ def test_in_a_space_that_is_seen_whole_the_end_is_known_when_all_scores_are_told
     search.tell(first, 0.0)
     search.tell(second, 0.0)
     assert search.ask() is DONE
+
+
+def test_what_a_record_knows_is_not_drawn_again():
+    record = Record()
+    for letter in range(6):
+        record.tell(record.add((letter,)), 0.0)
+    search = random_search(Words(1, 9), n_evaluations=3, seed=0, record=record)
+    assert sorted(proposal.candidate for proposal in search.ask()) == [(6,), (7,), (8,)]
