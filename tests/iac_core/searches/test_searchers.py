@@ -1,4 +1,4 @@
-"""Every searcher on every space keeps the contract of a search."""
+"""Every searcher on every space keeps the contract of a search; covers `rounds`, `sequence`."""
 
 import math
 
