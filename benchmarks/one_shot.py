@@ -21,8 +21,8 @@ from benchmarks.searches import arguments, backbone_settings, double_step, make_
 from iac_core.backbones.interface import Backbone
 from iac_core.cells.search_cell import SearchCell
 from iac_core.config import CellSettings
+from iac_core.searches.cell_space import CellSpace
 from iac_core.searches.settings import OneShotSettings
-from iac_core.searches.space import CellSpace
 from iac_core.training.one_shot import OneShot
 
 CELL = CellSettings(partial_channels=1, form="replace")

@@ -5,8 +5,9 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from iac_core.config import require, require_at_least
+from iac_core.searches.interface import DONE, IDLE, Ask
 from iac_core.searches.record import Proposal, Record
-from iac_core.searches.space import SearchSpace
+from iac_core.searches.space import SearchSpace, sample_new
 from iac_core.seeding import numpy_generator
 
 C = TypeVar("C")
@@ -26,13 +27,16 @@ class RegularisedEvolution(Generic[C]):
     `lag` are open at once and the result does not depend on which of them is scored first.
 
     Args:
-        space: What is searched.
+        space: The space.
         population: Members.
         tournament: Members that a parent is the best of.
         n_evaluations: Candidates in all.
         seed: The job's seed.
         lag: 1 decides each from all before it.
         record: Of an earlier search, whose candidates are not proposed again and are no members.
+
+    Raises:
+        ConfigError: If a number is out of its range, or the record waits for a score.
     """
 
     def __init__(
@@ -62,16 +66,10 @@ class RegularisedEvolution(Generic[C]):
         """Proposals and scores."""
         return self._record
 
-    @property
-    def proposals(self) -> list[Proposal[C]]:
-        """Every candidate, in order."""
-        return self._record.proposals
+    def ask(self, n: int | None = None) -> Ask[C]:
+        """Return 1 to n new candidates, None for all that can be decided now; `IDLE` or `DONE`.
 
-    def ask(self, n: int | None = None) -> list[Proposal[C]]:
-        """Return up to n new candidates, None for all that can be decided now.
-
-        Fewer, or none, are returned while scores that the next one depends on are missing, and
-        when the search `is_done`.
+        Fewer than n are returned where the next one depends on a score that is missing.
         """
         require_at_least(1, n=n)
         found: list[Proposal[C]] = []
@@ -81,40 +79,23 @@ class RegularisedEvolution(Generic[C]):
                 self._is_exhausted = True
                 break
             found.append(proposal)
-        return found
+        return found or (DONE if self._is_done else IDLE)
 
-    def tell(self, order: int, score: float) -> None:
-        """Take up the score of a candidate; higher is better, NaN is worse than any number.
-
-        Raises:
-            ConfigError: If no such candidate is open.
-        """
-        self._record.tell(order, score)
+    def tell(self, proposal: Proposal[C], score: float) -> None:
+        """Take up the score of an open candidate, see `Search.tell`."""
+        self._record.tell(proposal, score)
 
     @property
-    def is_done(self) -> bool:
-        """Whether there is nothing more to ask: the budget is used, or the space is seen."""
+    def _is_done(self) -> bool:
+        """Whether the budget is used, or the space is seen."""
         return self._is_exhausted or self._n_proposed >= self.n_evaluations
 
     @property
-    def history(self) -> list[tuple[Proposal[C], float]]:
-        """Every scored candidate with its score, in order."""
-        return self._record.history
-
-    def best(self) -> Proposal[C]:
-        """Return the candidate of the best score, the first of equal ones.
-
-        Raises:
-            ConfigError: If none is scored.
-        """
-        return self._record.best()
-
-    @property
     def _n_proposed(self) -> int:
-        return len(self.proposals) - self._first
+        return len(self._record.proposals) - self._first
 
     def _can_decide(self) -> bool:
-        if self.is_done:
+        if self._is_done:
             return False
         return all(self._record.is_scored(order) for order in self._members())
 
@@ -133,7 +114,7 @@ class RegularisedEvolution(Generic[C]):
         n = min(self.tournament, len(members))
         chosen = generator.choice(np.array(members), size=n, replace=False)
         parent = min((int(member) for member in chosen), key=self._record.rank)
-        child = self.proposals[parent].candidate
+        child = self._record.proposals[parent].candidate
         for _ in range(_MOST_DRAWS):
             child = self.space.mutate(child, generator)
             if not self._record.knows(child):
@@ -141,8 +122,5 @@ class RegularisedEvolution(Generic[C]):
         return self._drawn(generator)
 
     def _drawn(self, generator: np.random.Generator) -> Proposal[C] | None:
-        for _ in range(_MOST_DRAWS):
-            candidate = self.space.sample(generator)
-            if not self._record.knows(candidate):
-                return self._record.add(candidate)
-        return None
+        candidate = sample_new(self.space, self._record.knows, generator, n_draws=_MOST_DRAWS)
+        return None if candidate is None else self._record.add(candidate)

@@ -18,17 +18,19 @@ from iac_core.backbones.mixed_block.genotype import (
 )
 from iac_core.backbones.mixed_block.network import MixedBlockSettings
 from iac_core.config import require
+from iac_core.errors import ConfigError
 from iac_core.searches.mixed_block_settings import KINDS, Kind, MixedBlockSpaceSettings
+from iac_core.searches.space import others, random_neighbour
 
 Encoding = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Variable:
-    """Places of an encoding that hold one value, and how many values there are."""
+    """Places of an encoding that hold one value, and what the values from 0 on stand for."""
 
     places: tuple[int, ...]
-    n_options: int
+    options: tuple[int, ...] | tuple[str, ...]
 
 
 class MixedBlockSpace:
@@ -74,10 +76,14 @@ class MixedBlockSpace:
         """Names such as ``level_3`` and, of tied nodes, ``block_0_1_2``."""
         return tuple(self._variables)
 
+    def options(self, variable: str) -> tuple[int, ...] | tuple[str, ...]:
+        """Return the levels, blocks, kernels or skips of a variable."""
+        return self._variables[variable].options
+
     @property
     def n_encodings(self) -> int:
         """Product of the options of the free variables."""
-        return prod(variable.n_options for variable in self._variables.values())
+        return prod(len(variable.options) for variable in self._variables.values())
 
     def n_options(self, node: int, kind: Kind) -> int:
         """Return how many values a variable of the encoding has, masked or not.
@@ -159,22 +165,39 @@ class MixedBlockSpace:
             repaired[place] = min(max(repaired[place], 0), most)
         return tuple(repaired)
 
+    def is_valid(self, candidate: MixedGenotype) -> bool:
+        """Whether a genotype is of the alphabets, with the masked values and ties of the space."""
+        try:
+            encoding = self.encode(candidate)
+        except ConfigError:
+            return False
+        expected = list(self._base)
+        for variable in self._variables.values():
+            for place in variable.places:
+                expected[place] = encoding[variable.places[0]]
+        return tuple(expected) == encoding == self.repair(encoding)
+
+    def canonical(self, candidate: MixedGenotype) -> MixedGenotype:
+        """Return the genotype itself, in which a skip has a source.
+
+        Raises:
+            ConfigError: If it is not valid.
+        """
+        require(self.is_valid(candidate), "a genotype must be of the space", str(candidate))
+        return candidate
+
     def sample(self, generator: np.random.Generator) -> MixedGenotype:
         """Draw every free variable uniformly, and repair."""
         encoding = list(self._base)
         for variable in self._variables.values():
-            value = int(generator.integers(variable.n_options))
+            value = int(generator.integers(len(variable.options)))
             for place in variable.places:
                 encoding[place] = value
         return self.decode(self.repair(encoding))
 
     def mutate(self, candidate: MixedGenotype, generator: np.random.Generator) -> MixedGenotype:
         """Return a neighbour: a variable drawn uniformly, then one of its other options."""
-        for index in generator.permutation(len(self.variables)):
-            found = self.neighbours(candidate, self.variables[index])
-            if found:
-                return found[int(generator.integers(len(found)))]
-        return candidate
+        return random_neighbour(self, candidate, generator)
 
     def neighbours(self, candidate: MixedGenotype, variable: str) -> list[MixedGenotype]:
         """Return the candidate with each other option of a variable, repaired, no two equal.
@@ -182,14 +205,13 @@ class MixedBlockSpace:
         A repair may move later levels and skips, so the distance can be more than 1.
         """
         places, encoding = self._variables[variable].places, self.encode(candidate)
-        found: dict[Encoding, None] = {}
-        for value in range(self._variables[variable].n_options):
+        found = []
+        for value in range(len(self._variables[variable].options)):
             changed = list(encoding)
             for place in places:
                 changed[place] = value
-            found[self.repair(changed)] = None
-        found.pop(encoding, None)
-        return [self.decode(neighbour) for neighbour in found]
+            found.append(self.repair(changed))
+        return [self.decode(neighbour) for neighbour in others(found, encoding)]
 
     def distance(self, first: MixedGenotype, second: MixedGenotype) -> int:
         """Return in how many numbers of the encoding two genotypes differ."""
@@ -219,6 +241,13 @@ class MixedBlockSpace:
             )
         )
 
+    def _options(self, node: int, kind: Kind) -> tuple[int, ...] | tuple[str, ...]:
+        if kind == "block":
+            return self.settings.blocks
+        if kind == "kernel":
+            return self.settings.kernels
+        return tuple(range(self.n_options(node, kind)))
+
     def _free_variables(self) -> dict[str, _Variable]:
         """Name → variable with more than one option, node by node."""
         groups = {node: group for group in self.settings.tied for node in group}
@@ -227,12 +256,12 @@ class MixedBlockSpace:
             for kind in self.free:
                 is_tied = kind in ("block", "kernel")
                 nodes = sorted(groups.get(node, (node,))) if is_tied else [node]
-                n_options = self.n_options(node, kind)
-                if n_options == 1 or nodes[0] != node:
+                options = self._options(node, kind)
+                if len(options) == 1 or nodes[0] != node:
                     continue
                 name = "_".join([kind, *map(str, nodes)])
                 places = tuple(len(KINDS) * each + KINDS.index(kind) for each in nodes)
-                found[name] = _Variable(places=places, n_options=n_options)
+                found[name] = _Variable(places=places, options=options)
         return found
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 
 from iac_core.cells.genotype import Genotype, GenotypeEdge
-from iac_core.searches.space import CellSpace
+from iac_core.searches.cell_space import CellSpace
 from iac_core.seeding import numpy_generator
 
 Sampling = Literal["uniform", "fair"]

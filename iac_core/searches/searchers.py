@@ -8,12 +8,16 @@ from iac_core.backbones.mixed_block.genotype import MixedGenotype
 from iac_core.config import require, require_at_least
 from iac_core.registry import entry_of
 from iac_core.searches.evolution import RegularisedEvolution
+from iac_core.searches.interface import Search
+from iac_core.searches.local_search import local_search
 from iac_core.searches.mixed_block import MixedBlockSpace
 from iac_core.searches.mixed_block_settings import Kind
-from iac_core.searches.record import Record, Search
-from iac_core.searches.rounds import RoundSearch, local_search, random_search
+from iac_core.searches.random_search import random_search
+from iac_core.searches.record import Record
+from iac_core.searches.rounds import RoundSearch
 from iac_core.searches.sequence import Phase, SearchInSequence
-from iac_core.searches.space import VariableSpace
+from iac_core.searches.space import SearchSpace
+from iac_core.searches.successive_halving import require_budgets, successive_halving
 from iac_core.seeding import derive_seed
 
 C = TypeVar("C")
@@ -22,7 +26,7 @@ _FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalSearchSettings:
-    """Local search, see `iac_core.searches.rounds.local_search`.
+    """Local search, see `iac_core.searches.local_search`.
 
     Attributes:
         n_evaluations: Candidates in all; the paper's 150 are less than two passes.
@@ -72,6 +76,27 @@ class EvolutionSettings:
         require_at_least(1, tournament=self.tournament, lag=self.lag)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuccessiveHalvingSettings:
+    """Successive halving, see `iac_core.searches.successive_halving` (our choice of budgets).
+
+    Attributes:
+        n_evaluations: Scores in all, of all rungs together.
+        budgets: Epochs of a candidate on each rung, increasing.
+        reduction: Of so many candidates of a rung one is promoted.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID_UNKNOWN
+    n_evaluations: int = 150
+    budgets: tuple[int, ...] = (10, 30, 90)
+    reduction: int = 3
+
+    def __post_init__(self) -> None:
+        require_at_least(1, n_evaluations=self.n_evaluations)
+        require_at_least(2, reduction=self.reduction)
+        require_budgets(self.budgets)
+
+
 @dataclass(frozen=True, slots=True)
 class Searcher:
     """A searcher of the table.
@@ -88,7 +113,7 @@ class Searcher:
 
 def _local_search(
     settings: LocalSearchSettings,
-    space: VariableSpace[C],
+    space: SearchSpace[C],
     *,
     n_evaluations: int,
     seed: int,
@@ -107,7 +132,7 @@ def _local_search(
 
 def _random_search(
     settings: RandomSearchSettings,
-    space: VariableSpace[C],
+    space: SearchSpace[C],
     *,
     n_evaluations: int,
     seed: int,
@@ -119,7 +144,7 @@ def _random_search(
 
 def _evolution(
     settings: EvolutionSettings,
-    space: VariableSpace[C],
+    space: SearchSpace[C],
     *,
     n_evaluations: int,
     seed: int,
@@ -137,10 +162,30 @@ def _evolution(
     )
 
 
+def _successive_halving(
+    settings: SuccessiveHalvingSettings,
+    space: SearchSpace[C],
+    *,
+    n_evaluations: int,
+    seed: int,
+    start: C | None,
+    record: Record[C],
+) -> RoundSearch[C]:
+    return successive_halving(
+        space,
+        n_evaluations=n_evaluations,
+        budgets=settings.budgets,
+        reduction=settings.reduction,
+        seed=seed,
+        record=record,
+    )
+
+
 SEARCHERS: dict[str, Searcher] = {
     "local_search": Searcher(_local_search, LocalSearchSettings),
     "random_search": Searcher(_random_search, RandomSearchSettings),
     "evolution": Searcher(_evolution, EvolutionSettings),
+    "successive_halving": Searcher(_successive_halving, SuccessiveHalvingSettings),
 }
 """Name → searcher."""
 
@@ -181,7 +226,7 @@ def mixed_block_search(
     def phase(index: int) -> Phase[MixedGenotype]:
         def build(record: Record[MixedGenotype]) -> Search[MixedGenotype]:
             best = record.best().candidate if index else None
-            masked: VariableSpace[MixedGenotype] = space.masked(phases[index], base=best)
+            masked: SearchSpace[MixedGenotype] = space.masked(phases[index], base=best)
             return searcher.build(
                 settings,
                 masked,

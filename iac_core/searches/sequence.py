@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from iac_core.config import require
-from iac_core.searches.record import Proposal, Record, Search
+from iac_core.searches.interface import DONE, IDLE, Ask, Search
+from iac_core.searches.record import Proposal, Record
 
 C = TypeVar("C")
 Phase = Callable[[Record[C]], Search[C]]
@@ -25,31 +26,25 @@ class SearchInSequence(Generic[C]):
         self._record: Record[C] = Record()
         self._phases = list(phases)
         self._search = self._phases.pop(0)(self._record)
-        self._go_on()
 
     @property
     def record(self) -> Record[C]:
         """Proposals and scores of all phases."""
         return self._record
 
-    def ask(self, n: int | None = None) -> list[Proposal[C]]:
-        """Return up to n candidates of the phase, None for all that can be decided now."""
-        return self._search.ask(n)
+    def ask(self, n: int | None = None) -> Ask[C]:
+        """Return 1 to n candidates of the phase, None for all that can be decided now.
 
-    def tell(self, order: int, score: float) -> None:
-        """Take up the score of an open candidate.
-
-        Raises:
-            ConfigError: If no such candidate is open.
+        Or `IDLE`, also where the next phase waits for a score of this one, or `DONE`.
         """
-        self._search.tell(order, score)
-        self._go_on()
-
-    @property
-    def is_done(self) -> bool:
-        """Whether there is nothing more to ask in the last phase."""
-        return not self._phases and self._search.is_done
-
-    def _go_on(self) -> None:
-        while self._phases and self._search.is_done and not self._record.has_open:
+        asked = self._search.ask(n)
+        while asked is DONE and self._phases:
+            if self._record.has_open:
+                return IDLE
             self._search = self._phases.pop(0)(self._record)
+            asked = self._search.ask(n)
+        return asked
+
+    def tell(self, proposal: Proposal[C], score: float) -> None:
+        """Take up the score of an open candidate, see `Search.tell`."""
+        self._search.tell(proposal, score)

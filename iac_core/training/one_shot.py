@@ -21,6 +21,7 @@ from iac_core.config import CellSettings, SearchSettings
 from iac_core.errors import StopRequested
 from iac_core.searches.elimination import Elimination
 from iac_core.searches.evolution import RegularisedEvolution
+from iac_core.searches.interface import ask_one
 from iac_core.searches.rank_correlation import rank_correlation
 from iac_core.searches.settings import OneShotSettings
 from iac_core.training.finalists import Finalists, choose_finalists
@@ -125,13 +126,13 @@ class OneShot:
         started = time.perf_counter()
         evolution, progress = self.replayed_evolution(), self.progress
         scorer, space = self.scorer(), self.training.space
-        while proposals := evolution.ask(1):
+        while (proposal := ask_one(evolution)) is not None:
             if self.room.reporter.should_stop():
                 progress.seconds += time.perf_counter() - started
                 self.save()
-                raise StopRequested(f"search stopped at candidate {proposals[0].order}")
-            score = scorer.score(space.mask(proposals[0].candidate))
-            evolution.tell(proposals[0].order, score.value(self.settings.measure))
+                raise StopRequested(f"search stopped at candidate {proposal.order}")
+            score = scorer.score(space.mask(proposal.candidate))
+            evolution.tell(proposal, score.value(self.settings.measure))
             progress.scores.append(asdict(score))
             if len(progress.scores) % self.settings.population == 0:
                 progress.seconds += time.perf_counter() - started
@@ -144,7 +145,7 @@ class OneShot:
         """Train and score the best genotypes on their own; those of the checkpoint are done."""
         started = time.perf_counter()
         progress, settings = self.progress, self.settings
-        history = self.replayed_evolution().history
+        history = self.replayed_evolution().record.history
         tuning = Finalists(self.training, settings.finalist_steps)
         for place in self._finalists()[len(progress.finals) :]:
             path = self.training.space.mask(history[place][0].candidate)
@@ -164,7 +165,7 @@ class OneShot:
 
     def _finalists(self) -> list[int]:
         """Numbers of the genotypes that are scored again, the best first."""
-        history = self.replayed_evolution().history
+        history = self.replayed_evolution().record.history
         return choose_finalists(
             [proposal.candidate for proposal, _ in history],
             [score for _, score in history],
@@ -186,23 +187,24 @@ class OneShot:
             lag=settings.lag,
         )
         for raw in self.progress.scores:
-            (proposal,) = evolution.ask(1)
-            evolution.tell(proposal.order, PathScore.of(raw).value(settings.measure))
+            proposal = ask_one(evolution)
+            assert proposal is not None
+            evolution.tell(proposal, PathScore.of(raw).value(settings.measure))
         return evolution
 
     def record(self) -> OneShotRecord:
         """Return what the search leaves behind."""
-        evolution = self.replayed_evolution()
+        known = self.replayed_evolution().record
         scores = [PathScore.of(raw) for raw in self.progress.scores]
         measure = self.settings.measure
         finals = {
             place: PathScore.of(raw)
             for place, raw in zip(self._finalists(), self.progress.finals, strict=True)
         }
-        best = evolution.best().candidate
+        best = known.best().candidate
         if finals:
             found = max(finals, key=lambda place: finals[place].value(measure))
-            best = evolution.proposals[found].candidate
+            best = known.proposals[found].candidate
         first = [score.of_halves(measure) for score in scores[: self.settings.population]]
         agreement, p = rank_correlation([one for one, _ in first], [two for _, two in first])
         return OneShotRecord(
@@ -219,7 +221,7 @@ class OneShot:
                     "finalist": asdict(finals[order]) if order in finals else None,
                 }
                 for order, ((proposal, value), score) in enumerate(
-                    zip(evolution.history, scores, strict=True)
+                    zip(known.history, scores, strict=True)
                 )
             ],
             n_steps=self.training.n_steps_per_epoch,

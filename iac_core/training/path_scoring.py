@@ -14,8 +14,8 @@ from iac_core.cells.genotype import Genotype
 from iac_core.cells.implant import Supernet
 from iac_core.config import Precision, require
 from iac_core.data.slices import PreparedData
+from iac_core.searches.cell_space import genotype_mask
 from iac_core.searches.settings import Measure
-from iac_core.searches.space import genotype_mask
 from iac_core.seeding import numpy_generator
 from iac_core.training.batches import autocast, load_batch, load_labels
 from iac_core.training.contribution import contribution

@@ -14,10 +14,10 @@ from torch import Tensor
 from iac_core.backbones.interface import Backbone
 from iac_core.cells.implant import Supernet
 from iac_core.config import CellSettings, SearchSettings
+from iac_core.searches.cell_space import CellSpace
 from iac_core.searches.elimination import Elimination, eliminations
 from iac_core.searches.sampling import path_of_step
 from iac_core.searches.settings import OneShotSettings
-from iac_core.searches.space import CellSpace
 from iac_core.seeding import numpy_generator
 from iac_core.training.batches import (
     autocast,

@@ -10,7 +10,7 @@ from benchmarks.reference_cell import ReferenceCell
 from iac_core.cells.discrete_cell import DiscreteCell
 from iac_core.cells.search_cell import SearchCell
 from iac_core.config import CellSettings
-from iac_core.searches.space import CellSpace
+from iac_core.searches.cell_space import CellSpace
 
 
 def cell_and_path(settings, *, seed=0, channels=16, dtype=torch.float64, norm="batch"):

@@ -7,6 +7,7 @@ import pytest
 
 from iac_core.config import CellSettings
 from iac_core.pruners.evidence import evidence_bound
+from iac_core.searches.cell_space import CellSpace
 from iac_core.searches.elimination import (
     detrended,
     eliminations,
@@ -14,7 +15,6 @@ from iac_core.searches.elimination import (
     looks_until,
 )
 from iac_core.searches.sampling import path_of_step
-from iac_core.searches.space import CellSpace
 
 CELL = CellSettings()
 

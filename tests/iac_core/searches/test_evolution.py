@@ -1,27 +1,16 @@
-"""Regularised evolution on toy fitness functions."""
-
-import math
+"""Regularised evolution on toy scores."""
 
 import numpy as np
 import pytest
+from search_runs import Words, run_search, separable
 
 from iac_core.config import CellSettings
-from iac_core.errors import ConfigError
+from iac_core.searches.cell_space import CellSpace
 from iac_core.searches.evolution import RegularisedEvolution
+from iac_core.searches.interface import IDLE
 from iac_core.searches.rank_correlation import rank_correlation
-from iac_core.searches.space import CellSpace
 
-
-class Words:
-    """Words of ten letters out of six: a space of no cells."""
-
-    def sample(self, generator):
-        return tuple(generator.integers(6, size=10).tolist())
-
-    def mutate(self, candidate, generator):
-        changed = list(candidate)
-        changed[int(generator.integers(10))] = int(generator.integers(6))
-        return tuple(changed)
+WORDS = Words(10, 6)
 
 
 def fitness(word):
@@ -30,26 +19,21 @@ def fitness(word):
 
 def evolution(space=None, **changes):
     settings = {"population": 20, "tournament": 6, "n_evaluations": 400, "seed": 0, "lag": 1}
-    return RegularisedEvolution(space or Words(), **(settings | changes))
+    return RegularisedEvolution(space or WORDS, **(settings | changes))
 
 
-def run(search, score=fitness):
-    while not search.is_done:
-        for proposal in search.ask(1):
-            search.tell(proposal.order, score(proposal.candidate))
-    return search
-
-
-def test_evolution_finds_the_optimum_of_a_separable_function():
-    assert fitness(run(evolution(n_evaluations=1000)).best().candidate) == 0
+@pytest.mark.parametrize("seed", range(3))
+def test_evolution_finds_the_optimum_of_a_separable_function(seed):
+    search = evolution(Words(6, 5), n_evaluations=500, seed=seed)
+    assert separable(run_search(search, separable).record.best().candidate) == 0
 
 
 def test_evolution_beats_random_search_at_an_equal_budget():
     better = 0
     for seed in range(10):
-        found = run(evolution(seed=seed, n_evaluations=150)).best()
+        found = run_search(evolution(seed=seed, n_evaluations=150), fitness).record.best()
         generator = np.random.default_rng(seed)
-        drawn = max(fitness(Words().sample(generator)) for _ in range(150))
+        drawn = max(fitness(WORDS.sample(generator)) for _ in range(150))
         better += fitness(found.candidate) > drawn
     assert better == 10
 
@@ -61,7 +45,7 @@ def test_evolution_finds_the_best_cell_of_an_additive_score():
     def score(genotype):
         return float(effects[space.mask(genotype)].sum())
 
-    found = run(evolution(space, n_evaluations=600), score).best()
+    found = run_search(evolution(space, n_evaluations=600), score).record.best()
     best = 0.0
     for target in space.targets:
         edges = [edge for edge, (_, end) in enumerate(space.edges) if end == target]
@@ -70,20 +54,20 @@ def test_evolution_finds_the_best_cell_of_an_additive_score():
 
 
 def test_no_candidate_is_proposed_twice_and_the_budget_is_kept():
-    search = run(evolution())
-    candidates = [proposal.candidate for proposal, _ in search.history]
+    search = run_search(evolution(), fitness)
+    candidates = [proposal.candidate for proposal, _ in search.record.history]
     assert len(candidates) == len(set(candidates)) == 400
 
 
 def test_a_small_space_is_seen_whole_and_the_search_ends():
     space = CellSpace(CellSettings(n_nodes=1, operations=("skip_connect", "sep_conv_3x3")), 3)
-    search = run(evolution(space), score=lambda genotype: len(genotype.to_json()))
-    assert len(search.history) == 4
+    search = run_search(evolution(space), lambda genotype: len(genotype.to_json()))
+    assert len(search.record.history) == 4
 
 
 def test_every_child_is_a_mutation_of_a_member_of_its_population():
-    search = run(evolution(lag=3))
-    for proposal, _ in search.history:
+    search = run_search(evolution(lag=3), fitness)
+    for proposal, _ in search.record.history:
         if proposal.order < 20:
             assert proposal.parent is None
         elif proposal.parent is not None:
@@ -91,52 +75,48 @@ def test_every_child_is_a_mutation_of_a_member_of_its_population():
 
 
 def test_the_same_answers_give_the_same_search_and_another_seed_another():
-    first, again, other = run(evolution()), run(evolution()), run(evolution(seed=1))
-    assert first.history == again.history
-    assert first.history != other.history
+    first, again, other = (run_search(evolution(seed=seed), fitness) for seed in (0, 0, 1))
+    assert first.record.history == again.record.history
+    assert first.record.history != other.record.history
 
 
-def test_a_search_resumes_by_being_asked_again_and_told_the_recorded_answers():
-    whole = run(evolution(lag=4))
-    recorded = [(proposal.order, score) for proposal, score in whole.history[:133]]
-    again = evolution(lag=4)
-    for order, score in recorded:
-        while len(again.proposals) <= order:
-            assert again.ask(1)
-        again.tell(order, score)
-    assert run(again).history == whole.history
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_order_in_which_open_candidates_are_scored_decides_nothing(seed):
-    generator = np.random.default_rng(seed)
-    search, waiting = evolution(lag=5, n_evaluations=120), []
-    while not search.is_done or waiting:
-        waiting += search.ask(int(generator.integers(1, 8)))
-        proposal = waiting.pop(int(generator.integers(len(waiting))))
-        search.tell(proposal.order, fitness(proposal.candidate))
-    assert search.history == run(evolution(lag=5, n_evaluations=120)).history
-
-
-def test_nothing_is_proposed_while_a_score_is_missing():
+def test_up_to_lag_candidates_are_open_and_no_more():
     search = evolution(lag=2)
-    assert len(search.ask(100)) == 20
-    assert search.ask(1) == []
-    for order in range(19):
-        search.tell(order, 0.0)
+    drawn = search.ask(100)
+    assert len(drawn) == 20
+    assert search.ask(1) is IDLE
+    for proposal in drawn[:18]:
+        search.tell(proposal, 0.0)
+    assert search.ask(1) is IDLE
+    search.tell(drawn[18], 0.0)
     assert [proposal.order for proposal in search.ask(5)] == [20]
-    with pytest.raises(ConfigError, match="a candidate that waits for one"):
-        search.tell(0, 1.0)
-    with pytest.raises(ConfigError, match="a candidate that waits for one"):
-        search.tell(99, 1.0)
+    assert search.ask(1) is IDLE
+    search.tell(drawn[19], 0.0)
+    assert [proposal.order for proposal in search.ask(5)] == [21]
 
 
-def test_a_score_that_is_no_number_is_worse_than_any():
-    search = evolution()
-    first, second = search.ask(2)
-    search.tell(first.order, math.nan)
-    search.tell(second.order, -1e9)
-    assert search.best() == second
+@pytest.mark.parametrize("lag", [1, 3, 30])
+def test_a_candidate_is_decided_from_scores_up_to_its_lag_before_it(lag):
+    """Another score of number j moves no candidate before j + lag, and one soon after it."""
+
+    def asked(word=None, score=0.0):
+        search = evolution(lag=lag, n_evaluations=120)
+        run_search(search, lambda one: score if one == word else fitness(one))
+        return search.record.proposals
+
+    expected = asked()
+    for j in (15, 19, 40):
+        first = max(20, j + lag)
+        changed = [asked(expected[j].candidate, score) for score in (1.0, -1000.0)]
+        assert [one[:first] for one in changed] == 2 * [expected[:first]]
+        assert any(one[: first + 20] != expected[: first + 20] for one in changed)
+
+
+def test_a_child_is_of_the_best_of_its_tournament_and_the_first_of_equal_ones():
+    search = evolution(tournament=20, n_evaluations=21)
+    for proposal in search.ask(20):
+        search.tell(proposal, float(proposal.order in (7, 11)))
+    assert [proposal.parent for proposal in search.ask()] == [7]
 
 
 def test_rank_correlation_says_how_sure_it_is():

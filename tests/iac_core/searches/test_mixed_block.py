@@ -91,6 +91,7 @@ def test_valid_encodings_of_a_small_space_are_counted_by_trying_all():
 
 
 @pytest.mark.parametrize("space", [PAPER, SKIPS, SMALL], ids=["paper", "skips", "small"])
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_repaired_encoding_is_valid_and_stays_as_it_is(space, data):
     encoding = data.draw(encodings(space))
@@ -106,6 +107,7 @@ def test_a_repaired_encoding_is_valid_and_stays_as_it_is(space, data):
         assert of_kind(repaired, kind) == of_kind(encoding, kind)
 
 
+@settings(deadline=None)
 @given(encoding=encodings(PAPER))
 def test_an_encoding_that_is_a_genotype_needs_no_repair_and_any_other_is_no_genotype(encoding):
     if PAPER.repair(encoding) == encoding:
@@ -124,7 +126,7 @@ def test_repair_goes_from_left_to_right_and_then_caps():
     assert of_kind(repaired, "skip") == (0, 0, 1, 1, 0, 0, 0, 1, 1, 1)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), free=st.sampled_from(FREE), of_paper=st.booleans())
 def test_masked_variables_never_change(seed, free, of_paper):
     generator = np.random.default_rng(seed)
@@ -169,6 +171,28 @@ def test_a_mutation_is_a_neighbour_and_a_space_of_one_has_none():
     one = MixedBlockSpace(MixedBlockSpaceSettings(kernels=(3,)), free=("kernel",))
     assert one.variables == ()
     assert one.mutate(one.base, generator) == one.base == one.sample(generator)
+
+
+def test_a_genotype_with_another_masked_value_or_a_broken_tie_is_not_of_the_space():
+    micro = SMALL.masked(("block", "kernel"))
+    deeper = SMALL.neighbours(SMALL.base, "level_1")[0]
+    assert SMALL.is_valid(deeper)
+    assert not micro.is_valid(deeper)
+    given = MixedBlockSpaceSettings(n_nodes=6, n_levels=3, tied=((0, 1),))
+    tied = MixedBlockSpace(given)
+    untied = SMALL.neighbours(SMALL.base, "block_0")[0]
+    assert SMALL.is_valid(untied)
+    assert not tied.is_valid(untied)
+    assert not SMALL.is_valid(u_net_genotype(10, 5))
+    with pytest.raises(ConfigError, match="a genotype must be of the space"):
+        tied.canonical(untied)
+
+
+def test_options_of_a_variable_are_what_its_numbers_stand_for():
+    assert SMALL.options("level_2") == (0, 1, 2)
+    assert SMALL.options("block_0") == ("vgg", "residual", "dense", "inception")
+    assert SMALL.options("kernel_5") == (3, 5, 7)
+    assert SMALL.options("skip_5") == (0, 1)
 
 
 def test_tied_nodes_share_one_block_and_one_kernel():

@@ -12,8 +12,8 @@ from iac_core.backbones.unet import UNetSettings
 from iac_core.cells.genotype import Genotype
 from iac_core.config import AugmentationSettings, CellSettings, PretrainSettings, SearchSettings
 from iac_core.errors import ConfigError, NotFiniteError, StopRequested
+from iac_core.searches.cell_space import CellSpace
 from iac_core.searches.settings import OneShotSettings
-from iac_core.searches.space import CellSpace
 from iac_core.training.finalists import choose_finalists
 from iac_core.training.one_shot import OneShot, one_shot
 from iac_core.training.one_shot_record import OneShotRecord

@@ -9,7 +9,7 @@ from iac_core.backbones.unet import UNetSettings
 from iac_core.cells.implant import Supernet
 from iac_core.config import CellSettings
 from iac_core.errors import ConfigError
-from iac_core.searches.space import CellSpace
+from iac_core.searches.cell_space import CellSpace
 from iac_core.training.batches import load_batch
 from iac_core.training.losses import segmentation_loss
 from iac_core.training.path_scoring import PathScorer
