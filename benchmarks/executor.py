@@ -26,7 +26,6 @@ import psutil
 import torch
 from ray import tune
 
-import workers.stages
 from benchmarks.interleaved import print_result
 from iac_core.backbones.unet import UNetSettings
 from iac_core.config import (
@@ -51,11 +50,15 @@ from orchestrator.session import open_sweep
 from orchestrator.simulation import simulate
 from orchestrator.tracking import FinishedJob, Tracker
 from orchestrator.tracking_writer import BackgroundTracker
+from workers.arms import ARMS, Known, Step
 from workers.job import Job, JobSettings
 from workers.preemption import Preemption
 from workers.run_stage import StageEnd, StageOrder, run_stage
 from workers.stage_store import StageStore
-from workers.tasks import CONTROLS, DataSource, StageTask
+from workers.stages.context import StageContext
+from workers.stages.pretrain import PRETRAIN
+from workers.stages.table import STAGES
+from workers.task import DataSource, Outcome, StageTask
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
@@ -77,14 +80,30 @@ N_GPUS = 1000
 SOURCES = {"nothing": DataSource(layout="acdc", path="/", fingerprint="0" * 16)}
 
 
-def nothing(room: workers.stages.StageRoom) -> workers.stages.Outcome:
-    """The stage."""
+def _nothing(context: StageContext) -> Outcome:
+    """What the stage computes."""
     return {}
+
+
+NOTHING = replace(PRETRAIN, run=_nothing)
+"""A pre-training that does nothing."""
+
+
+class JobOfNothing:
+    """The arm of one stage."""
+
+    name = "nothing"
+    settings = None
+    searches = has_cells = False
+
+    def steps(self, job: Job, known: Known) -> Sequence[Step]:
+        """See `workers.arms.Arm`."""
+        return [Step(role="pretrain", kind="pretrain")]
 
 
 def compute(task: StageTask, order: StageOrder, preemption: Preemption) -> StageEnd:
     """What a worker does: the real entry, on a table whose pre-training does nothing."""
-    workers.stages.STAGES["pretrain"] = nothing
+    STAGES["pretrain"] = NOTHING
     return run_stage(task, order, preemption)
 
 
@@ -286,7 +305,7 @@ def measure_simulation(folder: Path, n_seeds: int) -> dict[str, float]:
     longest_first = simulate(graph, CLUSTER, priority=graph.priorities().__getitem__)
     simulated = time.perf_counter() - started
     return {
-        "jobs": len(graph.chains),
+        "jobs": len(forecast.stages_of),
         "stages": len(graph.stages),
         "work_over_longest_chain": round(
             graph.work_s() / N_GPUS / max(graph.priorities().values()), 2
@@ -305,8 +324,8 @@ def main() -> None:
     options = parser.parse_args()
     n_jobs = 300 if options.quick else options.jobs
     n_rounds, n_block, n_trials = (2, 100, 6) if options.quick else (3, 200, 8)
-    CONTROLS["nothing"] = ("pretrain",)
-    workers.stages.STAGES["pretrain"] = nothing
+    ARMS["nothing"] = JobOfNothing()
+    STAGES["pretrain"] = NOTHING
     folder = Path(tempfile.mkdtemp(prefix="executor-"))
     try:
         planned = measure_plan(folder)

@@ -26,7 +26,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from orchestrator.executors import Executor
-from orchestrator.plan import JobState, KnownRecords, job_state
+from orchestrator.plan import JobState, KnownRecords, state_of
 from orchestrator.ray_executor import RayExecutor
 from orchestrator.recorded import GridCell, grid_cells, read_search
 from orchestrator.rows import validation_dice
@@ -50,6 +50,7 @@ from orchestrator.tracking import FinishedJob, FinishedTrial
 from orchestrator.trial_pruning import CurveRoom, TrialCurve, curve_room, own_stop_file
 from workers.job import Job
 from workers.stage_store import StageStore
+from workers.task_graph import JobGraph
 
 logger = logging.getLogger(__name__)
 PRUNED_AT = "iac:pruned_at"
@@ -112,7 +113,7 @@ def outcome_of(
         state: The job with its stages.
         reference_dice: Validation Dice of the full search's network.
     """
-    tasks = {task.kind: task for task in state.tasks}
+    tasks = state.graph.tasks
     record = store.record("search", tasks["search"].key)
     assert record is not None
     search, search_s = read_search(store, tasks["search"]), float(record.outcome["search_s"])
@@ -312,7 +313,7 @@ def finished_trials(
         )
         for cell in cells:
             job = trial_job(cell, proposal)
-            state = job_state(job, session.sources[job.dataset], records)
+            state = state_of(JobGraph(job, session.sources[job.dataset]), records)
             if state.is_done:
                 yield FinishedJob(job=job, tasks=state.tasks, trial=trial)
 

@@ -8,7 +8,7 @@ Coarser groups have wider intervals, since what they leave out is unknown.
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
@@ -20,13 +20,19 @@ from scipy.stats import t as student
 from files.encoding import to_json
 from files.reading import value_or_none, warn_damaged
 from iac_core.backbones.nnunet_unet import NnunetSettings
-from iac_core.training.searches import SEARCHES, SearchKind
+from iac_core.training.searches import SEARCHES
 from results.errors import ResultsError
 from results.store import read_table
+from workers.arms import arm_of as job_arm
 from workers.job import Job, plain
+from workers.key_names import key_name_of_class
 from workers.provenance import is_gpu
+from workers.recipes import recipe_of
+from workers.stage_kind import StageKind
 from workers.stage_store import StageRecord, StageStore
-from workers.tasks import has_cells
+from workers.stages.prepare import PREPARE
+from workers.stages.table import STAGES
+from workers.work import DataSize, Work
 
 SHARE = 0.9
 """Of the interval: so many of the stages are meant to lie within it."""
@@ -46,21 +52,6 @@ _LEVELS: tuple[tuple[tuple[str, ...], str, float], ...] = (
 """What a group has in common, what it is called, deviation of the log that is assumed of it."""
 _N_LEVELS_SHARED = 2
 """Levels whose deviation is that of single stages; a coarser one is wrong about all of its own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """How much a stage has to do: the product of the three.
-
-    Attributes:
-        rounds: Epochs of the settings, however many of them a pruner leaves; 1 for other stages.
-        per_round: Slices of an epoch, volumes of a preparation; None until the data are prepared.
-        pixels: Pixels of a slice; 1 where they do not count.
-    """
-
-    rounds: float = 1.0
-    per_round: float | None = None
-    pixels: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,85 +260,43 @@ def _reach(freedom: float) -> float:
     return float(student.ppf((1 + SHARE) / 2, freedom if math.isfinite(freedom) else 1e6))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataSize:
-    """What is known of a data set before its stages run; None is unknown."""
-
-    n_volumes: int | None = None
-    n_slices: int | None = None
-    n_training_slices: int | None = None
-
-
-def work_of(kind: str, sections: Mapping[str, Any], size: int, data: DataSize) -> Work:
-    """Return how much a stage has to do.
-
-    Args:
-        kind: Kind of stage.
-        sections: The settings that its key is made of, or those of its job.
-        size: Rows and columns of a slice, in pixels; 0 if unknown.
-        data: Size of the data set.
-    """
-    pixels = float(max(size, 1) ** 2)
-    if kind == "prepare":
-        return Work(per_round=_or_none(data.n_volumes))
-    if kind == "evaluate":
-        return Work(per_round=_or_none(data.n_slices), pixels=pixels)
-    settings = sections.get(kind)
-    if settings is None:  # nnU-Net's own training, whose epochs have a fixed number of steps
-        return Work(rounds=float(sections.get("backbone", {}).get("epochs", 1)), per_round=1.0)
-    per_round = _or_none(data.n_training_slices)
-    searched = search_kind_of(sections) if kind == "search" else None
-    if searched is not None:
-        n_slices = math.nan if per_round is None else per_round
-        units = searched.n_slices(sections["pruner"], settings, n_slices)
-        return Work(per_round=None if math.isnan(units) else units, pixels=pixels)
-    if settings["steps_per_epoch"] is not None:
-        passes = 2.0 if kind == "search" else 1.0  # a step of alpha beside every step of weights
-        per_round = passes * settings["steps_per_epoch"] * settings["batch_size"]
-    return Work(rounds=float(settings["epochs"]), per_round=per_round, pixels=pixels)
-
-
-def search_kind_of(sections: Mapping[str, Any]) -> SearchKind | None:
-    """Return the search of a stage's settings; None for that of an operation pruner."""
-    name = sections.get("pruner_type")
-    return next((kind for kind in SEARCHES.values() if kind.settings.__qualname__ == name), None)
-
-
-def _or_none(number: int | None) -> float | None:
-    return None if number is None else float(number)
-
-
 def arm_of(kind: str, pruner: str, *, has_cells: bool) -> str:
     """Return what of the pruner axis the cost of a kind of stage depends on."""
-    if kind == "search":
-        return pruner
-    return ("cells" if has_cells else "backbone") if kind in ("retrain", "evaluate") else ""
+    cells = "cells" if has_cells else "backbone"
+    return {"pruner": pruner, "cells": cells, "": ""}[STAGES[kind].varies_with]
 
 
 def question_of(
-    kind: str, job: Job, *, device: str, on_gpu: bool, is_exclusive: bool, data: DataSize
+    name: str, job: Job, *, device: str, on_gpu: bool, is_exclusive: bool, data: DataSize
 ) -> Question:
-    """Return the question for a stage of a job, whether its key is known or not."""
-    settings = job.settings
-    by_nnunet = isinstance(settings.backbone, NnunetSettings)
-    sections = {
-        "pretrain": None if by_nnunet else plain(settings.pretrain),
-        "search": plain(settings.search),
-        "pruner": plain(settings.pruner),
-        "pruner_type": type(settings.pruner).__qualname__,
-        "retrain": plain(settings.retrain),
-        "backbone": plain(settings.backbone),
-    }
+    """Return the question for a kind of stage of a job, whether its key is known or not."""
+    kind = STAGES[name]
     return Question(
-        kind=kind,
-        arm=arm_of(kind, job.pruner, has_cells=has_cells(job.control)),
-        backbone="" if kind == "prepare" else job.backbone,
+        kind=kind.name,
+        arm=arm_of(kind.name, job.pruner, has_cells=job_arm(job).has_cells),
+        backbone=job.backbone if kind.needs_backbone() else "",
         dataset=job.dataset,
         device=device,
         on_gpu=on_gpu,
         is_exclusive=is_exclusive,
-        work=work_of(kind, sections, settings.prepare.size, data),
+        work=kind.work(_sections_of(job), job.settings.prepare.size, data),
     )
+
+
+def _sections_of(job: Job) -> dict[str, Any]:
+    """The settings of a job, as those that the keys of its stages hold."""
+    settings = job.settings
+    sections = {
+        kind.section: plain(settings.section(kind.section) or kind.settings())
+        for kind in STAGES.values()
+    }
+    del sections["pretrain"]
+    return sections | {
+        **recipe_of(settings.backbone).pretrain_inputs(job),
+        "backbone": plain(settings.backbone),
+        "pruner": plain(settings.pruner),
+        "pruner_type": job.pruner_type,
+    }
 
 
 def observation_of(
@@ -371,12 +320,12 @@ def observation_of(
     question = Question(
         kind=record.kind,
         arm=arm_of(record.kind, names["pruner"], has_cells=names["has_cells"]),
-        backbone="" if record.kind == "prepare" else names["backbone"],
+        backbone=names["backbone"] if STAGES[record.kind].needs_backbone() else "",
         dataset=names["dataset"],
         device=record.provenance["device"],
         on_gpu=is_gpu(record.provenance["device"]),
         is_exclusive=record.provenance.get("is_exclusive", False),
-        work=work_of(record.kind, record.settings, names["size"], data),
+        work=STAGES[record.kind].work(record.settings, names["size"], data),
     )
     return Observation(of=question, seconds=seconds, n_bytes=n_bytes, key=record.key)
 
@@ -390,10 +339,10 @@ def seconds_of(record: StageRecord) -> float | None:
     return max(float(last["end"] - last["start"]), 1e-3) if last["end"] else None
 
 
-def observations_of_store(store: StageStore, kinds: Iterable[str]) -> Iterator[Observation]:
+def observations_of_store(store: StageStore) -> Iterator[Observation]:
     """Return what finished stages took, at most two thousand of each kind, and what was probed."""
     prepared: dict[str, StageRecord | None] = {}
-    for kind in kinds:
+    for kind in STAGES:
         for record in store.records(kind, sorted(store.keys(kind))[:_MOST_RECORDS]):
             try:
                 found = _observed(store, record, prepared)
@@ -418,10 +367,10 @@ def _observed(
 ) -> Observation | None:
     """What a stage took; `prepared` remembers the preparations."""
     base = record.key
-    if record.kind != "prepare":
-        base = str(record.settings["parents"].get("prepare"))
+    if record.kind != PREPARE.name:
+        base = str(record.settings["parents"].get(PREPARE.name))
     if base not in prepared:
-        prepared[base] = store.record("prepare", base)
+        prepared[base] = store.record(PREPARE.name, base)
     return observation_of(record, prepared[base], _bytes_of(store, record))
 
 
@@ -478,14 +427,16 @@ def observations_of_tables(folder: Path) -> Iterator[Observation]:
         kind, seconds = str(stage["kind"]), float(stage["seconds"])
         if int(stage["attempt"] or 1) > 1:  # resumed: the last attempt is only the rest
             seconds = _number(row.get(f"{kind}_s")) or 0.0
-        question = _question_of_row(kind, row)
+        if kind not in STAGES:  # of another version of the project
+            continue
+        question = _question_of_row(STAGES[kind], row)
         # Work that is counted in slices of a data set of unknown size says nothing of a rate.
         is_counted = question.work.per_round is not None or not _search_of_row(row)
-        if seconds > 0 and (kind != "search" or is_counted):
+        if seconds > 0 and (STAGES[kind].varies_with != "pruner" or is_counted):
             yield Observation(of=question, seconds=seconds, key=str(stage["key"]))
 
 
-def _question_of_row(kind: str, row: Mapping[Any, Any]) -> Question:
+def _question_of_row(kind: StageKind, row: Mapping[Any, Any]) -> Question:
     sections: dict[str, Any] = {
         name: {
             setting: _number(row.get(f"config_{name}_{setting}"))
@@ -493,36 +444,44 @@ def _question_of_row(kind: str, row: Mapping[Any, Any]) -> Question:
         }
         for name in ("pretrain", "search", "retrain")
     }
-    if row["backbone"] == "nnunet":
-        sections["pretrain"] = None
-        sections["backbone"] = {"epochs": _number(row.get("config_backbone_epochs")) or 1.0}
+    by_nnunet = _settings_in(row, "backbone", NnunetSettings)
+    if by_nnunet is not None:
+        del sections["pretrain"]
+        sections["backbone"] = {"epochs": by_nnunet["epochs"] or 1.0}
     sections |= _search_of_row(row)
-    pruner = str(row["pruner"])
     device = "" if pd.isna(row["device"]) else str(row["device"])
-    if kind == "prepare" and is_gpu(device):  # the row's device is that of the trainings
+    if not kind.uses_gpu and is_gpu(device):  # the row's device is that of the trainings
         device = ""
+    has_cells = bool(row["genotype"]) and not pd.isna(row["genotype"])
     return Question(
-        kind=kind,
-        arm=arm_of(kind, pruner, has_cells=has_cells(pruner)),
-        backbone="" if kind == "prepare" else str(row["backbone"]),
+        kind=kind.name,
+        arm=arm_of(kind.name, str(row["pruner"]), has_cells=has_cells),
+        backbone=str(row["backbone"]) if kind.needs_backbone() else "",
         dataset=str(row["dataset"]),
         device=device,
         on_gpu=is_gpu(device),
-        is_exclusive=kind == "search" and row["search_exclusive"] is True,
-        work=work_of(
-            kind, sections, int(_number(row.get("config_prepare_size")) or 0), DataSize()
-        ),
+        is_exclusive=kind.is_timed and row["search_exclusive"] is True,
+        work=kind.work(sections, int(_number(row.get("config_prepare_size")) or 0), DataSize()),
     )
 
 
 def _search_of_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Settings of the search that is no operation pruner, if the row's is one."""
     for kind in SEARCHES.values():
-        columns = {field.name: f"config_pruner_{field.name}" for field in fields(kind.settings)}
-        if all(not pd.isna(row.get(column)) for column in columns.values()):
-            settings = {name: _number(row[column]) for name, column in columns.items()}
-            return {"pruner": settings, "pruner_type": kind.settings.__qualname__}
+        settings = _settings_in(row, "pruner", kind.settings)
+        if settings is not None:
+            return {"pruner": settings, "pruner_type": key_name_of_class(kind.settings)}
     return {}
+
+
+def _settings_in(
+    row: Mapping[Any, Any], section: str, settings: type
+) -> dict[str, float | None] | None:
+    """The numbers of a section of settings; None unless the row has every setting of a class."""
+    columns = {field.name: f"config_{section}_{field.name}" for field in fields(settings)}
+    if any(pd.isna(row.get(column)) for column in columns.values()):
+        return None
+    return {name: _number(row[column]) for name, column in columns.items()}
 
 
 def _number(value: object) -> float | None:
@@ -530,11 +489,11 @@ def _number(value: object) -> float | None:
     return None if pd.isna(number) else float(number)
 
 
-def known_costs(store: StageStore, runs_dir: Path, kinds: Sequence[str]) -> CostModel:
+def known_costs(store: StageStore, runs_dir: Path) -> CostModel:
     """Return the model of everything that the store and earlier sweeps' tables say."""
     tables = (
         observation
         for folder in sorted(runs_dir.glob("*/tables"))
         for observation in observations_of_tables(folder)
     )
-    return CostModel(itertools.chain(observations_of_store(store, kinds), tables))
+    return CostModel(itertools.chain(observations_of_store(store), tables))

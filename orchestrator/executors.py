@@ -5,7 +5,7 @@ from typing import Protocol
 
 from orchestrator.resources import StageResources
 from workers.run_stage import StageEnd, StageOrder, run_stage
-from workers.tasks import StageTask
+from workers.task import StageTask
 
 
 class Executor(Protocol):

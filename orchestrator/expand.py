@@ -8,10 +8,10 @@ from typing import Any
 from iac_core.errors import ConfigError
 from orchestrator.file_paths import written_out
 from orchestrator.spec import AXES, SHORT_AXES, SweepSpec
-from workers.job import Job, JobSettings, flat_value, plain
+from workers.arms import ARMS
+from workers.job import JOB_SECTIONS, Job, JobSettings, flat_value, plain
 
 Cell = Mapping[str, Any]
-_WITHOUT_CELLS = ("no_cell", "no_cell_longer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def expand(spec: SweepSpec) -> Expansion:
         if not _is_possible(spec, cell):
             raise ConfigError(
                 f"{spec.path}: a backbone without skips must be included with the arms "
-                f"{' or '.join(_WITHOUT_CELLS)}",
+                f"{' or '.join(name for name, arm in ARMS.items() if not arm.has_cells)}",
                 value=f"{cell['backbone']} with {cell['pruner']}",
                 way_out="correct or remove it",
             )
@@ -89,7 +89,7 @@ def is_on_cell(job: Job, cell: Mapping[str, Sequence[Any]]) -> bool:
 def _is_possible(spec: SweepSpec, cell: Cell) -> bool:
     """Whether the backbone hosts cells, or the arm needs none."""
     backbone: Any = spec.backbones[cell["backbone"]]
-    return backbone.n_skips > 0 or spec.controls.get(cell["pruner"]) in _WITHOUT_CELLS
+    return backbone.n_skips > 0 or not ARMS[spec.controls.get(cell["pruner"], "")].has_cells
 
 
 def _grid(spec: SweepSpec) -> Iterator[Cell]:
@@ -167,7 +167,12 @@ def _job(spec: SweepSpec, cell: Cell) -> Job:
         seed=cell["seed"],
         control=spec.controls.get(cell["pruner"], ""),
         settings=JobSettings(
-            **stages,
+            **{name: stages[name] for name in JOB_SECTIONS},
+            others={
+                name: settings
+                for name, settings in stages.items()
+                if name not in JOB_SECTIONS and settings != type(settings)()
+            },
             backbone=spec.backbones[cell["backbone"]],
             pruner=spec.pruners[cell["pruner"]],
             split_content=content,

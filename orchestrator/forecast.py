@@ -8,14 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.cluster import Node, n_places, requested
-from orchestrator.costs import CostModel, DataSize, Question, Total, observation_of, question_of
-from orchestrator.plan import STAGE_KINDS, KnownRecords, Plan
+from orchestrator.costs import CostModel, Question, Total, observation_of, question_of
+from orchestrator.plan import JobState, KnownRecords, Plan
 from orchestrator.resources import ResourceSettings
 from orchestrator.simulation import SimulatedStage, StageGraph, StageId, simulate
 from workers.job import Job
 from workers.provenance import is_gpu
 from workers.stage_store import StageRecord
-from workers.tasks import StageTask, chain
+from workers.stages.prepare import PREPARE
+from workers.stages.table import STAGES
+from workers.task import StageTask
+from workers.work import DataSize
 
 _MOST_SIMULATED_WHILE_RUNNING = 3000
 _SHARE_LEFT_AT_LEAST = 0.1
@@ -74,40 +77,56 @@ class Forecast:
                 nodes,
                 is_exclusive=resources.is_exclusive(kind),
             )
-            for kind in STAGE_KINDS
+            for kind in STAGES
         }
         self.questions: dict[StageId, Question] = {}
         self.jobs: dict[StageId, Job] = {}
-        self.chains: dict[str, tuple[StageId, ...]] = {}
+        self.stages_of: dict[str, tuple[StageId, ...]] = {}
+        self._after: dict[StageId, tuple[StageId, ...]] = {}
         self.data: dict[str, DataSize] = {}
         self._prepared: dict[str, StageRecord] = {}
         self._done: set[StageId] = set()
         self._planned: dict[StageId, StageId] = {}
         self._priorities: dict[StageId, float] = {}
         for state in plan.states:
-            job, known, places = state.job, {task.kind: task for task in state.tasks}, []
-            data = self._size_of(state.tasks[0], records)
-            for kind in chain(job.control):
-                task = known.get(kind)
-                if task is not None and (kind, task.key) in plan.done:
+            places = self._missing_of(state)
+            if not places:
+                continue
+            self.stages_of[state.job.job_id] = tuple(places.values())
+            data = self._size_of(state.graph.tasks.get(PREPARE.name), records)
+            for step in state.graph.steps:
+                place = places.get(step.role)
+                if place is None or place in self.questions:
                     continue
-                place = (kind, _until_known(state.job.job_id) if task is None else task.key)
-                places.append(place)
-                if place not in self.questions:
-                    self.jobs[place] = job
-                    on_gpu = bool(self.needs[kind].gpus)
-                    self.questions[place] = question_of(
-                        kind,
-                        job,
-                        device=device if on_gpu == is_gpu(device) else "",
-                        on_gpu=on_gpu,
-                        is_exclusive=resources.is_exclusive(kind),
-                        data=data,
-                    )
-            if places:
-                self.chains[job.job_id] = tuple(places)
+                self.jobs[place] = state.job
+                self._after[place] = tuple(
+                    places[role] for role in dict.fromkeys(step.after) if role in places
+                )
+                on_gpu = bool(self.needs[step.kind].gpus)
+                self.questions[place] = question_of(
+                    step.kind,
+                    state.job,
+                    device=device if on_gpu == is_gpu(device) else "",
+                    on_gpu=on_gpu,
+                    is_exclusive=resources.is_exclusive(step.kind),
+                    data=data,
+                )
 
-    def _size_of(self, prepare: StageTask, records: KnownRecords) -> DataSize:
+    def _missing_of(self, state: JobState) -> dict[str, StageId]:
+        """Role → what is still to be computed for a job, in order."""
+        missing = {task.role for task in state.missing}
+        places = {}
+        for step in state.graph.steps:
+            task = state.graph.tasks.get(step.role)
+            if task is None:
+                places[step.role] = (step.kind, _until_known(state.job.job_id, step.role))
+            elif step.role in missing:
+                places[step.role] = task.id
+        return places
+
+    def _size_of(self, prepare: StageTask | None, records: KnownRecords) -> DataSize:
+        if prepare is None:
+            return DataSize()
         if prepare.key not in self.data:
             found = records.get(prepare)
             outcome = {} if found is None else found.outcome
@@ -119,14 +138,15 @@ class Forecast:
 
     def note_submitted(self, task: StageTask) -> None:
         """Learn the key of a stage, which was not known before its job's genotype was."""
-        self._planned[(task.kind, task.key)] = (task.kind, _until_known(task.job.job_id))
+        self._planned[task.id] = (task.kind, _until_known(task.owner.job_id, task.role))
 
     def note_end(self, task: StageTask, record: StageRecord, *, was_computed: bool) -> None:
         """Learn from a stage that is whole now."""
-        if task.kind == "prepare":
+        if task.kind == PREPARE.name:
             self._prepared[task.key] = record
-        self._done |= {(task.kind, task.key), (task.kind, _until_known(task.job.job_id))}
-        prepared = self._prepared.get(task.parents.get("prepare", task.key))
+        self._done |= {task.id, (task.kind, _until_known(task.owner.job_id, task.role))}
+        parent = task.parent(PREPARE.name)
+        prepared = self._prepared.get(task.key if parent is None else parent.key)
         observation = observation_of(record, prepared) if was_computed else None
         if observation is not None:
             self.model.add(observation)
@@ -134,7 +154,7 @@ class Forecast:
     def by_kind(self) -> tuple[KindForecast, ...]:
         """Return a row for each kind that has something to run."""
         found = []
-        for kind in STAGE_KINDS:
+        for kind in STAGES:
             wanted = Counter(one for place, one in self.questions.items() if place[0] == kind)
             if not wanted:
                 continue
@@ -176,14 +196,10 @@ class Forecast:
         """
         given = begun_s or {}
         begun_s = {self._planned.get(place, place): given[place] for place in given} | dict(given)
-        chains, stages = [], {}
-        for job_id, places in self.chains.items():
-            left = [place for place in places if place not in self._done]
-            if job_id in ended or not left:
-                continue
-            chains.append(left)
-            for place in left:
-                if place not in stages:
+        stages: dict[StageId, SimulatedStage] = {}
+        for job_id, places in self.stages_of.items():
+            for place in () if job_id in ended else places:
+                if place not in stages and place not in self._done:
                     seconds = self._seconds(self.questions[place], unknown_s)
                     begun = begun_s.get(place, 0.0)
                     # What has taken longer than thought is seldom just about to end.
@@ -192,7 +208,11 @@ class Forecast:
                         seconds=max(seconds - begun, least),
                         needs=self.needs[place[0]],
                     )
-        return StageGraph(stages=stages, chains=chains)
+        after = {
+            place: [before for before in self._after[place] if before in stages]
+            for place in stages
+        }
+        return StageGraph(stages=stages, after=after)
 
     def seconds_left(
         self,
@@ -236,8 +256,8 @@ class Forecast:
         """Return the seconds of the longest chain that began with a stage when it was planned."""
         if not self._priorities:
             self._priorities = self.graph(unknown_s=1.0).priorities()
-        known = self._priorities.get((task.kind, task.key))
-        unknown = (task.kind, _until_known(task.job.job_id))
+        known = self._priorities.get(task.id)
+        unknown = (task.kind, _until_known(task.owner.job_id, task.role))
         return self._priorities.get(unknown, 0.0) if known is None else known
 
     def _seconds(self, question: Question, unknown_s: float) -> float:
@@ -245,9 +265,9 @@ class Forecast:
         return unknown_s if found is None else found.seconds * math.exp(found.stage_sd**2 / 2)
 
 
-def _until_known(job_id: str) -> str:
-    """Stands for the key of a stage that waits for its job's genotype."""
-    return f"of job {job_id}"
+def _until_known(job_id: str, role: str) -> str:
+    """Stands for the key of a stage that waits for what another one of its job finds."""
+    return f"{role} of job {job_id}"
 
 
 def _scaled(total: Total, factor: float) -> Total:

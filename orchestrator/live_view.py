@@ -18,7 +18,8 @@ from orchestrator.run_sweep import Looks, SweepProgress, View
 from workers.places import StoreAwayError
 from workers.run_stage import StageEnd
 from workers.stage_store import StageStore
-from workers.tasks import StageTask
+from workers.stages.table import STAGES
+from workers.task import StageTask
 
 PROGRESS_HEADINGS = ("epoch", "loss", "operations", "live edges", "Dice")
 """Headings of `progress_cells`."""
@@ -31,14 +32,13 @@ _SECONDS_BETWEEN_LINES = 120.0
 def stage_label(task: StageTask) -> str:
     """Return what a stage computes, in the words of the sweep."""
     job = task.job
-    names = [job.dataset]
-    if task.kind != "prepare":
-        names.append(job.backbone)
-    if task.kind in ("search", "retrain", "evaluate"):
-        names.append(job.pruner)
-    if task.kind != "prepare":
-        names.append(f"seed {job.seed}")
-    return " · ".join(names)
+    names = {
+        "dataset": job.dataset,
+        "backbone": job.backbone,
+        "pruner": job.pruner,
+        "seed": f"seed {job.seed}",
+    }
+    return " · ".join(names[axis] for axis in STAGES[task.kind].axes)
 
 
 def plan_table(plan: Plan) -> Table:

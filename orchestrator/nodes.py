@@ -26,7 +26,7 @@ from results.errors import TrackingError
 from results.tracking.server import check_reachable
 from workers.places import open_place
 from workers.provenance import commit, versions
-from workers.tasks import DataSource
+from workers.task import DataSource
 
 MOST_CLOCK_DIFFERENCE_S = 5.0
 """No lease depends on clocks; starts and ends in the tables, and MLflow's times, do."""

@@ -17,7 +17,8 @@ from workers.job import content_hash, plain
 from workers.memory import runs_apart
 from workers.places import Place
 from workers.stage_store import StageRecord
-from workers.tasks import StageTask
+from workers.stages.table import STAGES
+from workers.task import StageTask
 
 MARGIN = 1.15
 """What is reserved over what was measured; our choice."""
@@ -62,22 +63,22 @@ class Peak:
 
 def sort_of(task: StageTask) -> str:
     """Return a hash of what a stage's memory depends on: network, data, batch; no seed."""
-    settings = task.job.settings
+    settings, kind = task.job.settings, STAGES[task.kind]
     identity: dict[str, Any] = {"kind": task.kind, "data": task.source.fingerprint}
-    if task.kind != "prepare":
-        section = plain(getattr(settings, task.kind))
+    if kind.needs_backbone():
+        section = plain(settings.section(kind.section)) or {}
         identity |= {
             "prepare": plain(settings.prepare),
             "backbone": task.job.backbone_identity(),
-            "backbone_type": type(settings.backbone).__name__,
+            "backbone_type": task.job.backbone_type,
             "section": {
                 name: value for name, value in section.items() if name not in _NOT_IN_MEMORY
             },
             "augmentation": settings.augmentation.enabled,
         }
-    if task.kind == "search":
-        identity["pruner_type"] = type(settings.pruner).__name__
-    if task.kind == "search" or task.genotype:
+    if kind.varies_with == "pruner":
+        identity["pruner_type"] = task.job.pruner_type
+    if kind.varies_with == "pruner" or task.genotype:
         identity["cell"] = plain(settings.cell)
     return content_hash(identity)
 
@@ -142,7 +143,7 @@ class Packing:
             task: The stage.
             needs: What the sweep says, GPUs filled in.
         """
-        asked: StageResources = getattr(self._resources, task.kind)
+        asked: StageResources = self._resources.of(task.kind)
         peaks = list(self._peaks.get(sort_of(task), {}).values()) if self._resources.pack else []
         if not peaks:
             return needs

@@ -1,7 +1,7 @@
 """From jobs to stages: which are distinct, which are done, which are shared. No side effects."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,16 +10,17 @@ import torch
 from files.reading import warn_damaged
 from iac_core.backbones import build_backbone
 from iac_core.backbones.external import ExternalSettings
-from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.errors import ConfigError
 from iac_core.training.kept_features import feature_bytes
 from workers.failures import vain_attempts
 from workers.job import Job
+from workers.recipes import recipe_of
 from workers.run_stage import Failure
 from workers.stage_store import StageRecord, StageStore
-from workers.tasks import STAGE_VERSIONS, DataSource, StageTask, chain, stage_tasks
+from workers.stages.table import STAGES
+from workers.task import DataSource, Outcome, StageTask
+from workers.task_graph import JobGraph
 
-STAGE_KINDS: tuple[str, ...] = tuple(STAGE_VERSIONS)
 _MOST_CAUSES = 3
 
 
@@ -37,60 +38,71 @@ class KnownRecords:
         self.store = store
         self._records: dict[tuple[str, str], StageRecord] = {}
         self._on_disk: dict[str, frozenset[str]] = {}
-        self._genotypes: dict[str, str] = {}
 
     def get(self, task: StageTask) -> StageRecord | None:
         """Return the record of a finished stage, or None."""
-        known = self._records.get((task.kind, task.key))
-        if known is None:
-            if task.key in self._stored(task.kind):
-                known = self.store.record(task.kind, task.key)
-            if known is not None and task.kind == "search" and "genotype" not in known.outcome:
-                name = f"{self.store.root}/search/{task.key}"
-                warn_damaged(name, "must have a genotype in its manifest")
-                return None
-            if known is not None:
+        known = self._records.get(task.id)
+        if known is None and task.key in self._stored(task.kind):
+            known = self.store.record(task.kind, task.key)
+            if known is not None and self._keeps_promises(known):
                 self.add(known)
+            else:
+                known = None
         return known
 
-    def read_ahead(self, jobs: Sequence[Job], sources: Mapping[str, DataSource]) -> None:
+    def outcome(self, task: StageTask) -> Outcome | None:
+        """Return what a finished stage returned, or None."""
+        record = self.get(task)
+        return None if record is None else record.outcome
+
+    def read_ahead(self, graphs: Iterable[JobGraph]) -> None:
         """Read the manifests of a sweep many at a time, where a single one takes long.
 
         Args:
-            jobs: The sweep's jobs.
-            sources: Dataset → its folder.
+            graphs: The sweep's jobs; they are grown.
         """
         if not self.store.place.is_remote:
             return
-        for _ in range(2):  # keys of what follows a search are known once its record is
+        asked: set[tuple[str, str]] = set()
+        while True:  # keys of what follows a search are known once its record is
             wanted: dict[str, set[str]] = {}
-            for job in jobs:
-                for task in stage_tasks(job, sources[job.dataset], self._genotypes):
-                    if (task.kind, task.key) not in self._records:
+            for graph in graphs:
+                graph.grow(self._outcome_read)
+                for task in graph.tasks.values():
+                    if task.id not in self._records and task.id not in asked:
                         wanted.setdefault(task.kind, set()).add(task.key)
+            if not wanted:
+                return
             for kind, keys in wanted.items():
+                asked |= {(kind, key) for key in keys}
                 for record in self.store.records(kind, keys & self._stored(kind)):
-                    self.add(record)
+                    if self._keeps_promises(record):
+                        self.add(record)
+
+    def add(self, record: StageRecord) -> None:
+        """Remember the record of a finished stage, without what its key already says."""
+        self._records[(record.kind, record.key)] = replace(record, settings={}, files=None)
+
+    def forget(self, kind: str, key: str) -> None:
+        """Ask the store again for a stage: what was known of it does not hold any more."""
+        self._records.pop((kind, key), None)
+
+    def _outcome_read(self, task: StageTask) -> Outcome | None:
+        record = self._records.get(task.id)
+        return None if record is None else record.outcome
+
+    def _keeps_promises(self, record: StageRecord) -> bool:
+        """Whether a manifest holds what later keys are made of, which an older one may not."""
+        missing = [n for n in STAGES[record.kind].promises if n not in record.outcome]
+        if missing:
+            name = f"{self.store.root}/{record.kind}/{record.key}"
+            warn_damaged(name, f"must have {' and '.join(missing)} in its manifest")
+        return not missing
 
     def _stored(self, kind: str) -> frozenset[str]:
         if kind not in self._on_disk:
             self._on_disk[kind] = self.store.keys(kind)
         return self._on_disk[kind]
-
-    def add(self, record: StageRecord) -> None:
-        """Remember the record of a finished stage, without what its key already says."""
-        self._records[(record.kind, record.key)] = replace(record, settings={}, files=None)
-        if record.kind == "search":
-            self._genotypes[record.key] = str(record.outcome["genotype"])
-
-    def forget(self, kind: str, key: str) -> None:
-        """Ask the store again for a stage: what was known of it does not hold any more."""
-        self._records.pop((kind, key), None)
-        self._genotypes.pop(key, None)
-
-    def genotypes(self) -> Mapping[str, str]:
-        """Return key → genotype of the finished searches that were asked for so far."""
-        return self._genotypes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,31 +110,65 @@ class JobState:
     """Where a job stands.
 
     Attributes:
-        job: The job.
-        tasks: Its stages whose keys are known, in order.
-        next_task: The first of them that is not done; None if the job is complete.
-        n_stages: Stages in the job's chain, known or not.
+        graph: The job's stages.
+        tasks: Those whose keys are known, each after those it builds on; the last is the job's
+            evaluation once it is among them.
+        missing: Those of them that are to be computed.
+        ready: Those of them that can be computed now: all that they build on is whole.
+        wanted: Kinds of the stages that the job needs or has, known or not.
+        n_unknown: How many of a kind have no key yet.
     """
 
-    job: Job
+    graph: JobGraph
     tasks: tuple[StageTask, ...]
-    next_task: StageTask | None
-    n_stages: int
+    missing: tuple[StageTask, ...]
+    ready: tuple[StageTask, ...]
+    wanted: tuple[str, ...]
+    n_unknown: Mapping[str, int]
+
+    @property
+    def job(self) -> Job:
+        """The job."""
+        return self.graph.job
 
     @property
     def is_done(self) -> bool:
-        """Whether every stage is whole."""
-        return self.next_task is None
+        """Whether every stage that the job needs is whole."""
+        return not self.missing and not self.n_unknown
 
 
-def job_state(job: Job, source: DataSource, records: KnownRecords) -> JobState:
-    """Return where a job stands, asking the store for each of its stages in turn."""
-    tasks = stage_tasks(job, source, records.genotypes())
-    search = next((task for task in tasks if task.kind == "search"), None)
-    if search is not None and search.key not in records.genotypes() and records.get(search):
-        tasks = stage_tasks(job, source, records.genotypes())
-    missing = next((task for task in tasks if records.get(task) is None), None)
-    return JobState(job=job, tasks=tasks, next_task=missing, n_stages=len(chain(job.control)))
+def state_of(graph: JobGraph, records: KnownRecords) -> JobState:
+    """Return where a job stands, asking the store for its stages; the graph grows."""
+    graph.grow(records.outcome)
+    tasks = tuple(graph.tasks.values())
+    whole = {task.id for task in tasks if records.get(task) is not None}
+    unknown = [step for step in graph.steps if step.role not in graph.tasks]
+    needed = {
+        graph.tasks[role].id for step in unknown for role in step.after if role in graph.tasks
+    }
+    missing: list[StageTask] = []
+    for task in reversed(tasks):
+        is_needed = task.id in needed or not STAGES[task.kind].is_on_demand
+        if is_needed and task.id not in whole:
+            missing.insert(0, task)
+            needed |= {(parent.kind, parent.key) for parent in task.parents}
+    wanted = {task.id for task in missing} | whole
+    ready = [
+        task
+        for task in missing
+        if all((parent.kind, parent.key) in whole for parent in task.parents)
+    ]
+    return JobState(
+        graph=graph,
+        tasks=tasks,
+        missing=tuple(missing),
+        ready=tuple(ready),
+        wanted=(
+            *(task.kind for task in tasks if task.id in wanted),
+            *(step.kind for step in unknown),
+        ),
+        n_unknown=Counter(step.kind for step in unknown),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +179,8 @@ class Plan:
         states: Every job, in the sweep's order.
         sources: Dataset → its folder.
         done: ``(kind, key)`` of the distinct stages that are whole.
-        missing: Those whose keys are known and that are not.
-        n_undetermined: Kind → stages whose keys depend on a genotype that is not found yet.
+        missing: Those that are to be computed and whose keys are known.
+        n_undetermined: Kind → stages whose keys depend on an outcome that is not known yet.
     """
 
     states: tuple[JobState, ...]
@@ -152,11 +198,12 @@ class Plan:
         """Return a row per kind: ``kind``, ``wanted``, ``distinct``, ``done``, ``to_run``.
 
         ``wanted`` counts every job's stages, ``distinct`` each stage once. Stages whose keys are
-        not known yet count as distinct: two searches may still find one genotype.
+        not known yet count as distinct: two searches may still find one genotype. A kind that is
+        computed on demand counts where it is needed or there.
         """
-        wanted = Counter(kind for state in self.states for kind in chain(state.job.control))
+        wanted = Counter(kind for state in self.states for kind in state.wanted)
         rows: list[dict[str, int | str]] = []
-        for kind in STAGE_KINDS:
+        for kind in STAGES:
             done = sum(1 for found, _ in self.done if found == kind)
             missing = sum(1 for found, _ in self.missing if found == kind)
             unknown = self.n_undetermined.get(kind, 0)
@@ -207,13 +254,16 @@ def kept_feature_sizes(
     for state in plan.states:
         job = state.job
         key = (job.dataset, job.backbone)
-        searches = "search" in chain(job.control) and not state.is_done
+        searches = state.graph.arm.searches and not state.is_done
         keeps = job.settings.search.keep_features and not job.settings.augmentation.enabled
-        # nnU-Net's network follows from its preparation; the user's own is run whole.
-        is_unknown = isinstance(job.settings.backbone, NnunetSettings | ExternalSettings)
+        # The user's own network is run whole.
+        is_unknown = (
+            isinstance(job.settings.backbone, ExternalSettings)
+            or recipe_of(job.settings.backbone).network_follows_from_data
+        )
         if key in found or not searches or not keeps or is_unknown:
             continue
-        prepared = records.get(state.tasks[0])
+        prepared = records.get(state.graph.tasks["prepare"])
         # Sizes of features depend neither on image channels nor on classes.
         place = (job.backbone, job.settings.prepare.size)
         if place not in sizes:
@@ -310,16 +360,16 @@ def failure_groups(
     seen: set[tuple[str, str]] = set()
     groups: dict[tuple[str, str, str, bool], list[str]] = {}
     for state in plan.states:
-        task = state.next_task
-        if task is None or (task.kind, task.key) in seen:
-            continue
-        seen.add((task.kind, task.key))
-        attempts = store.ended_attempts(task.kind, task.key)
-        if attempts and attempts[-1]["outcome"] in ("failed", "lost"):
-            kind, _, error = _cause(attempts[-1]).partition(": ")
-            is_quarantined = len(vain_attempts(attempts)) >= quarantine_after
-            place = (kind, task.kind, error, is_quarantined)
-            groups.setdefault(place, []).append(state.job.job_id)
+        for task in state.ready:
+            if task.id in seen:
+                continue
+            seen.add(task.id)
+            attempts = store.ended_attempts(task.kind, task.key)
+            if attempts and attempts[-1]["outcome"] in ("failed", "lost"):
+                kind, _, error = _cause(attempts[-1]).partition(": ")
+                is_quarantined = len(vain_attempts(attempts)) >= quarantine_after
+                group = (kind, task.kind, error, is_quarantined)
+                groups.setdefault(group, []).append(state.job.job_id)
     found = [
         FailureGroup(
             kind=kind,
@@ -343,20 +393,19 @@ def make_plan(jobs: Sequence[Job], sources: Mapping[str, DataSource], store: Sta
         store: Where stages lie.
     """
     records = KnownRecords(store)
-    records.read_ahead(jobs, sources)
-    states = tuple(job_state(job, sources[job.dataset], records) for job in jobs)
-    done: set[tuple[str, str]] = set()
-    missing: set[tuple[str, str]] = set()
+    graphs = [JobGraph(job, sources[job.dataset]) for job in jobs]
+    records.read_ahead(graphs)
+    states = tuple(state_of(graph, records) for graph in graphs)
     undetermined: Counter[str] = Counter()
     for state in states:
-        for task in state.tasks:
-            place = (task.kind, task.key)
-            (done if records.get(task) is not None else missing).add(place)
-        undetermined.update(chain(state.job.control)[len(state.tasks) :])
+        undetermined.update(state.n_unknown)
+    missing = {task.id for state in states for task in state.missing}
     return Plan(
         states=states,
         sources=sources,
-        done=frozenset(done),
+        done=frozenset(
+            task.id for state in states for task in state.tasks if records.get(task) is not None
+        ),
         missing=frozenset(missing),
         n_undetermined=undetermined,
     )

@@ -16,12 +16,12 @@ from files.writing import write_json
 from orchestrator.cluster import Node, this_machine, unplaceable
 from orchestrator.costs import SHARE, CostModel, Total, known_costs
 from orchestrator.forecast import NOTHING_OBSERVED, Forecast, KindForecast, added, free_bytes
-from orchestrator.plan import STAGE_KINDS, KnownRecords, Plan
+from orchestrator.plan import KnownRecords, Plan
 from orchestrator.session import Session
 from orchestrator.simulation import StageId
 from workers.provenance import device_name
 from workers.stage_store import StageStore
-from workers.tasks import StageTask
+from workers.task import StageTask
 
 _NODES = "cluster.json"
 
@@ -64,7 +64,7 @@ def forecast_of(session: Session, plan: Plan, nodes: Sequence[Node]) -> Forecast
     # Of other machines than this one only the kind of device is known.
     is_like_here = has_gpus == (device_here() == "cuda")
     is_whole = not plan.missing and not plan.n_undetermined
-    model = CostModel() if is_whole else known_costs(session.store, session.runs_dir, STAGE_KINDS)
+    model = CostModel() if is_whole else known_costs(session.store, session.runs_dir)
     return Forecast(
         plan,
         KnownRecords(session.store),

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from iac_core.backbones.external import ExternalSettings
-from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.config import AugmentationSettings, SplitSettings
 from iac_core.data import DATASETS
 from iac_core.data.fingerprint import fingerprint
@@ -22,20 +21,27 @@ from iac_core.data.phantom import PhantomSettings, write_phantom
 from iac_core.pruners.no_pruning import NoPruningSettings
 from orchestrator.costs import (
     CostModel,
-    DataSize,
     Observation,
     Question,
     keep_probe,
     observation_of,
     question_of,
 )
-from orchestrator.plan import KnownRecords, job_state
+from orchestrator.plan import KnownRecords, state_of
+from workers.arms import arm_of
 from workers.job import Job
 from workers.provenance import device_name, is_gpu
+from workers.recipes import recipe_of
 from workers.run_stage import StageOrder, run_stage
 from workers.stage_store import StageRecord, StageStore
-from workers.stages import CURVE
-from workers.tasks import DataSource
+from workers.stages.files import CURVE
+from workers.stages.prepare import PREPARE
+from workers.stages.pretrain import PRETRAIN
+from workers.stages.retrain import RETRAIN
+from workers.stages.table import STAGES
+from workers.task import DataSource
+from workers.task_graph import JobGraph
+from workers.work import DataSize
 
 _STEPS = 2
 _EPOCHS = 3
@@ -77,9 +83,9 @@ def probe(
     """
     jobs: dict[tuple[str, int], Job] = {}
     # A job that searches passes through every kind of stage.
-    for job, question in sorted(wanted, key=lambda entry: bool(entry[0].control)):
+    for job, question in sorted(wanted, key=lambda entry: not arm_of(entry[0]).searches):
         found = model.answer(question)
-        if question.kind != "prepare" and (found is None or found.level > _NEAR):
+        if STAGES[question.kind].needs_backbone() and (found is None or found.level > _NEAR):
             jobs.setdefault((job.backbone, job.settings.prepare.size), job)
     measured, left_out = [], []
     end = clock() + budget_s
@@ -92,7 +98,7 @@ def probe(
             n_threads=n_threads,
         )
         for (backbone, size), job in jobs.items():
-            if isinstance(job.settings.backbone, NnunetSettings | ExternalSettings):
+            if _cannot_be_probed(job.settings.backbone):
                 left_out.append(f"{backbone}: follows from the data or from your own code")
                 continue
             if clock() > end:
@@ -110,6 +116,11 @@ def probe(
     return Probed(measured=tuple(measured), left_out=tuple(left_out))
 
 
+def _cannot_be_probed(backbone: object) -> bool:
+    """Whether a network follows from the data, or is the user's own."""
+    return isinstance(backbone, ExternalSettings) or recipe_of(backbone).network_follows_from_data
+
+
 def _phantom(folder: Path) -> DataSource:
     root = folder / "phantom"
     write_phantom(root, PhantomSettings(n_patients=4))
@@ -125,7 +136,7 @@ def _short(job: Job) -> Job:
         "steps_per_epoch": _STEPS,
         "validate_every_epochs": _EPOCHS,
     }
-    searches = not job.control
+    searches = arm_of(job).searches
     return replace(
         job,
         dataset="",
@@ -154,12 +165,14 @@ def _stages_of(job: Job, source: DataSource, order: StageOrder) -> Iterator[Obse
     records = KnownRecords(store)
     model_name = device_name(order.device)
     prepared: StageRecord | None = None
-    while (task := job_state(job, source, records).next_task) is not None:
+    graph = JobGraph(job, source)
+    while ready := state_of(graph, records).ready:
+        task = ready[0]
         record = run_stage(task, order).record
         if record is None:  # does not fit here, for example in memory
             return
         records.add(record)
-        if task.kind == "prepare":
+        if task.kind == PREPARE.name:
             prepared = record
         found = observation_of(record, prepared)
         assert found is not None
@@ -172,13 +185,13 @@ def _stages_of(job: Job, source: DataSource, order: StageOrder) -> Iterator[Obse
             found, of=replace(found.of, device=model_name, on_gpu=is_gpu(model_name)), key=""
         )
         yield found
-        if task.kind == "pretrain":  # the control that trains on does the same steps
+        if task.kind == PRETRAIN.name:  # the control that trains on does the same steps
             longer = question_of(
-                "retrain",
+                RETRAIN.name,
                 replace(job, control="no_cell_longer"),
                 device=model_name,
                 on_gpu=is_gpu(model_name),
                 is_exclusive=False,
                 data=DataSize(),
             )
-            yield replace(found, of=replace(found.of, kind="retrain", arm=longer.arm))
+            yield replace(found, of=replace(found.of, kind=RETRAIN.name, arm=longer.arm))

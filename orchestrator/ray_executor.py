@@ -7,6 +7,7 @@ decides. Ray gets no more stages than twice what the cluster holds and a few: th
 here in order of priority, since every look at what has ended costs in proportion to what Ray has.
 """
 
+import gc
 import heapq
 import logging
 import os
@@ -28,13 +29,29 @@ from orchestrator.environment import ray_folder
 from orchestrator.resources import StageResources
 from workers.preemption import Preemption, note_of_node
 from workers.run_stage import Failure, StageEnd, StageOrder, run_stage
-from workers.tasks import StageTask
+from workers.task import StageTask
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 """Node label that Ray sets to the model of its GPUs."""
 _KNOCK_S = 10.0
 _MARGIN = 16
 _SECONDS_BETWEEN_LOOKS = 5.0
+
+
+def leave_ray() -> None:
+    """Shut Ray down in this process, with no garbage collected meanwhile.
+
+    A reference to one of Ray's objects that goes while Ray's worker has gone and Python's has not
+    ends the process with status 1. Garbage is collected in any thread, such as that of tracking.
+    """
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class RayExecutor:
@@ -112,7 +129,7 @@ class RayExecutor:
         trace: TracebackType | None,
     ) -> None:
         if not self._is_inside:
-            ray.shutdown()
+            leave_ray()
 
     def submit(
         self, task: StageTask, order: StageOrder, resources: StageResources, priority: float = 0.0

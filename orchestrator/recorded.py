@@ -14,14 +14,15 @@ from iac_core.cells.genotype import Genotype
 from iac_core.errors import ConfigError
 from iac_core.pruners.epoch_cost import EpochCost, MeasuredEpochs, fit_epoch_cost
 from iac_core.pruners.evidence import GRADIENT_SUMS
-from iac_core.pruners.no_pruning import NoPruningSettings
 from iac_core.pruners.replay import RecordedEvidence, Trajectory
 from orchestrator.session import Session
+from workers.arms import arm_of, is_full_search
 from workers.job import Job, content_hash
 from workers.stage_record import StageRecord
 from workers.stage_store import StageStore
-from workers.stages import CURVE, TRAJECTORY
-from workers.tasks import StageTask, stage_tasks
+from workers.stages.files import CURVE, TRAJECTORY
+from workers.task import StageTask
+from workers.task_graph import stage_tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,14 +186,14 @@ def grid_cells(session: Session, *, reads: bool = True) -> tuple[GridCell, ...]:
     """
     tasks: dict[str, dict[str, StageTask]] = {}
     for job in session.expansion.jobs:
-        if job.control:
+        if not arm_of(job).searches:
             continue
         search = _search_task(session, job)
         if search is not None:
             tasks.setdefault(identity_without_pruner(search), {})[job.pruner] = search
     cells = []
     for arms in tasks.values():
-        full = next((task for task in arms.values() if _is_full(task.job)), None)
+        full = next((task for task in arms.values() if is_full_search(task.job)), None)
         if full is None:
             continue
         found = {
@@ -236,7 +237,3 @@ def cost_of_epochs(searches: Sequence[RecordedSearch]) -> EpochCost:
 def _search_task(session: Session, job: Job) -> StageTask | None:
     tasks = stage_tasks(job, session.sources[job.dataset], {})
     return next((task for task in tasks if task.kind == "search"), None)
-
-
-def _is_full(job: Job) -> bool:
-    return isinstance(job.settings.pruner, NoPruningSettings)

@@ -23,9 +23,10 @@ from results.declared import Declaration
 from results.report import ReportPaths, write_report
 from results.store import read_tables
 from results.transfer import StudySplit, TunedArm
+from workers.arms import arm_of, is_full_search
 from workers.job import Job, content_hash
 from workers.stage_store import StageStore
-from workers.stages import SPLIT
+from workers.stages.files import SPLIT
 
 logger = logging.getLogger(__name__)
 
@@ -205,10 +206,12 @@ def tuned_arms(session: Session, recorded: pd.DataFrame) -> list[TunedArm]:
         recorded: Its rows of the table ``jobs``: they name the stages whose splits are read.
     """
     spec, jobs = session.spec, session.expansion.jobs
+    searches = [job for job in jobs if arm_of(job).searches]
+    full = dict.fromkeys(job.pruner for job in searches if is_full_search(job))
     plain = [
         pruner
-        for pruner in dict.fromkeys(job.pruner for job in jobs if not job.control)
-        if pruner not in spec.tuned and pruner != "none"
+        for pruner in dict.fromkeys(job.pruner for job in searches)
+        if pruner not in spec.tuned and pruner not in full
     ]
     return [
         TunedArm(
@@ -220,7 +223,7 @@ def tuned_arms(session: Session, recorded: pd.DataFrame) -> list[TunedArm]:
             ),
             seen=frozenset(job.job_id for job in jobs if is_on_cell(job, tuned.judged_on)),
             splits=_study_splits(session, recorded, tuned.judged_on),
-            references=("none", *plain),
+            references=(*full, *plain),
         )
         for pruner, tuned in spec.tuned.items()
     ]

@@ -1,10 +1,12 @@
 """What each kind of stage asks of a machine. Nothing here changes a result."""
 
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, make_dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from iac_core.config import require_at_least, require_positive
 from workers.lease import TIME_TO_LIVE_S
+from workers.stages.table import STAGES
 
 _FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
 
@@ -37,8 +39,8 @@ class StageResources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceSettings:
-    """What the stages of a sweep need.
+class GeneralResources:
+    """What the stages of a sweep need, beside one entry for each kind (`ResourceSettings`).
 
     Attributes:
         cpus: CPUs of the cluster that is started on this machine; None is all of them.
@@ -52,11 +54,6 @@ class ResourceSettings:
             with a margin, so that several share a GPU; otherwise each gets a whole one.
         quarantine_after: A stage is not tried again once so many attempts in a row, over all runs,
             have failed or died without getting further than those before.
-        prepare: Needs of a preparation.
-        pretrain: Needs of a pre-training.
-        search: Needs of a search.
-        retrain: Needs of a retraining.
-        evaluate: Needs of an evaluation.
     """
 
     __pydantic_config__: ClassVar = _FORBID_UNKNOWN
@@ -66,11 +63,6 @@ class ResourceSettings:
     exclusive_search: bool = True
     pack: bool = True
     quarantine_after: int = 5
-    prepare: StageResources = field(default_factory=lambda: StageResources(gpus=0.0))
-    pretrain: StageResources = field(default_factory=StageResources)
-    search: StageResources = field(default_factory=StageResources)
-    retrain: StageResources = field(default_factory=StageResources)
-    evaluate: StageResources = field(default_factory=StageResources)
 
     def __post_init__(self) -> None:
         require_at_least(
@@ -81,17 +73,50 @@ class ResourceSettings:
             quarantine_after=self.quarantine_after,
         )
 
+    def of(self, kind: str) -> StageResources:
+        """Return what the sweep says that a kind of stage needs."""
+        needs: StageResources = getattr(self, kind)
+        return needs
+
     def for_kind(self, kind: str, *, has_gpus: bool) -> StageResources:
         """Return the needs of a kind of stage with the GPUs filled in."""
-        needs: StageResources = getattr(self, kind)
+        needs = self.of(kind)
         if needs.gpus is not None:
             return needs
-        return replace(needs, gpus=1.0 if has_gpus and kind != "prepare" else 0.0)
+        return replace(needs, gpus=1.0 if has_gpus and STAGES[kind].uses_gpu else 0.0)
 
     def is_exclusive(self, kind: str) -> bool:
         """Whether a kind of stage gets its device to itself."""
-        return kind == "search" and self.exclusive_search
+        return STAGES[kind].is_timed and self.exclusive_search
 
     def threads_of(self, needs: StageResources) -> int:
         """Return the threads of torch for a stage: the given number, or its whole CPUs."""
         return self.threads if self.threads is not None else max(1, int(needs.cpus))
+
+
+def _needs_of(kind: str) -> StageResources:
+    """What a kind of stage needs if a sweep does not say it."""
+    return StageResources() if STAGES[kind].uses_gpu else StageResources(gpus=0.0)
+
+
+if TYPE_CHECKING:
+
+    class ResourceSettings(GeneralResources):
+        """What the stages of a sweep need: `GeneralResources`, and a `StageResources` a kind."""
+
+        def __init__(self, **settings: Any) -> None: ...  # noqa: ANN401
+
+else:
+    ResourceSettings = make_dataclass(
+        "ResourceSettings",
+        [
+            (kind, StageResources, field(default_factory=partial(_needs_of, kind)))
+            for kind in STAGES
+        ],
+        bases=(GeneralResources,),
+        frozen=True,
+        slots=True,
+        kw_only=True,
+    )
+    ResourceSettings.__module__ = __name__
+    ResourceSettings.__doc__ = "What the stages of a sweep need: see `GeneralResources`."

@@ -15,25 +15,20 @@ from files.encoding import DamagedError, from_json
 from iac_core.errors import ConfigError
 from iac_core.evaluation.metrics import aggregate
 from results.metrics import METRICS, SHORT_SUBSETS
-from results.schema import TABLES, conform
+from results.schema import OUTCOME_PREFIX, TABLES, columns, conform
 from workers.run_stage import Failure
 from workers.stage_store import StageRecord, StageStore
-from workers.stages import CURVE, EVENTS, PATIENTS, TRAJECTORY
-from workers.tasks import StageTask
+from workers.stages.files import CURVE, EVENTS, LIVENESS, PATIENTS, TRAJECTORY
+from workers.stages.table import STAGES
+from workers.task import StageTask
 
 Rows = list[dict[str, Any]]
 
-_LIVENESS = "liveness.json"
-"""File of a search stage: what each look at alpha's gradients found."""
 _LISTS = (CURVE, EVENTS, PATIENTS)
 """Files whose outermost value is a list."""
-READ_FILES: dict[str, tuple[str, ...]] = {
-    "pretrain": (CURVE,),
-    "search": (CURVE, EVENTS, _LIVENESS, TRAJECTORY),
-    "retrain": (CURVE,),
-    "evaluate": (PATIENTS,),
-}
-"""Kind of stage → its files that tables and curves are made of."""
+_MACHINE_OF = ("search", "predict", "evaluate", "pretrain")
+"""Roles of the stage whose machine a job's row names: the first that is there."""
+_JOB_COLUMNS = {column.name for column in columns("jobs")}
 _START = -1
 """Epoch that stands for the state that a training started from."""
 _OF_AN_EPOCH = ("epoch", "train_loss", "validation_dice", "learning_rate", "seconds")
@@ -57,7 +52,7 @@ def job_tables(
     """
     job = state_tasks[0].job
     records = {
-        task.kind: record
+        task.role: record
         for task in state_tasks
         if (record := store.record(task.kind, task.key)) is not None
     }
@@ -84,13 +79,15 @@ def job_tables(
 
 
 def curves(state_tasks: Sequence[StageTask], store: StageStore) -> dict[str, Rows]:
-    """Return kind of stage → its curve, for the stages of a job that have one."""
+    """Return role of a stage → its curve, for the stages of a job that have one."""
     found = {}
     for task in state_tasks:
+        if CURVE not in STAGES[task.kind].files:
+            continue
         raw = store.read(task.kind, task.key, CURVE)
         record = store.record(task.kind, task.key)
         if raw is not None and record is not None:
-            found[task.kind] = _values(store, record, CURVE, raw)
+            found[task.role] = _values(store, record, CURVE, raw)
     return found
 
 
@@ -123,41 +120,25 @@ def _job_row(
     failure: Failure | None,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"sweep": sweep, "status": "failed" if failure else "done"}
-    row |= tasks[0].job.flat_settings()
-    row |= {f"{task.kind}_key": task.key for task in tasks}
-    row |= mean_scores(patients)
-    outcomes = {kind: record.outcome for kind, record in records.items()}
-    search, evaluate = outcomes.get("search", {}), outcomes.get("evaluate", {})
-    retrain, pretrain = outcomes.get("retrain", {}), outcomes.get("pretrain", {})
+    row |= {"arm_type": tasks[0].owner.arm_type, **tasks[0].job.flat_settings()}
     row |= {
-        name: search.get(name)
-        for name in (
-            "search_s",
-            "search_compile_s",
-            "search_epochs",
-            "search_epochs_full",
-            "search_exclusive",
-            "search_other_load",
-            "search_is_alive",
-            "live_edge_share",
-            "cell_contribution",
-        )
+        _key_column(task.kind): task.key for task in tasks if not STAGES[task.kind].is_on_demand
     }
+    row |= {"split_hash": "", **mean_scores(patients)}
+    for record in records.values():
+        row |= {
+            column: record.outcome.get(name)
+            for name, column in STAGES[record.kind].columns.items()
+        }
     row |= {
         "genotype": next((task.genotype for task in reversed(tasks) if task.genotype), ""),
-        "n_parameters": evaluate.get("n_parameters"),
-        "n_cell_parameters": evaluate.get("n_cell_parameters"),
-        "n_macs": evaluate.get("n_macs"),
-        "split_hash": pretrain.get("split_hash", ""),
-        "pretrain_s": pretrain.get("seconds"),
-        "retrain_s": retrain.get("seconds"),
-        **_retraining(retrain),
-        "evaluate_s": _last_seconds(records.get("evaluate")),
+        "retrain_kept_start": _kept_start(records.get("retrain")),
+        "evaluate_s": _seconds(records, ("predict", "evaluate")),
         "n_micro_batches": max(map(_n_micro_batches, records.values()), default=None),
     }
     if "search" in records:
         row["search_n_micro_batches"] = _n_micro_batches(records["search"])
-    timed = records.get("search") or records.get("evaluate") or records.get("pretrain")
+    timed = next((records[role] for role in _MACHINE_OF if role in records), None)
     if timed is not None:
         row |= {
             "device": timed.provenance["device"],
@@ -177,14 +158,18 @@ def _job_row(
     return row
 
 
-def _retraining(outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """What was kept of a retraining; older ones did not score the state they started from."""
-    best, start = outcome.get("best_epoch"), outcome.get("start_validation_dice")
-    return {
-        "best_retrain_epoch": best,
-        "start_val_dice": start,
-        "retrain_kept_start": None if start is None else best == _START,
-    }
+def _key_column(kind: str) -> str:
+    """Column of ``jobs`` with the key of a kind of stage."""
+    name = f"{kind}_key"
+    return name if name in _JOB_COLUMNS else f"{OUTCOME_PREFIX}{name}"
+
+
+def _kept_start(record: StageRecord | None) -> bool | None:
+    """Whether a retraining returned the state it started from; older ones did not score that."""
+    outcome = {} if record is None else record.outcome
+    if outcome.get("start_validation_dice") is None:
+        return None
+    return bool(outcome.get("best_epoch") == _START)
 
 
 def mean_scores(patients: Rows) -> dict[str, Any]:
@@ -262,11 +247,11 @@ def _event_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
 def _liveness_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
     """Rows of every look; searches without alpha and older ones have none."""
     record = records.get("search")
-    content = None if record is None else store.read("search", record.key, _LIVENESS)
+    content = None if record is None else store.read("search", record.key, LIVENESS)
     if record is None or content is None:
         return []
     with _of_stage(store, record):
-        return list(_values(store, record, _LIVENESS, content)["looks"])
+        return list(_values(store, record, LIVENESS, content)["looks"])
 
 
 def _curve_rows(records: Mapping[str, StageRecord], store: StageStore) -> Rows:
@@ -295,7 +280,7 @@ def _stage_rows(
 ) -> Rows:
     rows: Rows = []
     for task in tasks:
-        record = records.get(task.kind)
+        record = records.get(task.role)
         attempts = record.attempts if record else store.attempts(task.kind, task.key)
         for number, attempt in enumerate(attempts, start=1):
             end = attempt["end"]
@@ -340,11 +325,10 @@ def _n_micro_batches(record: StageRecord) -> int:
     return int(record.provenance.get("n_micro_batches", 1))
 
 
-def _last_seconds(record: StageRecord | None) -> float | None:
-    if record is None:
-        return None
-    last = record.attempts[-1]
-    return float(last["end"] - last["start"])
+def _seconds(records: Mapping[str, StageRecord], roles: Sequence[str]) -> float | None:
+    """From start to end of some stages, each in its last attempt; None if none is there."""
+    lasts = [records[role].attempts[-1] for role in roles if role in records]
+    return sum(float(last["end"] - last["start"]) for last in lasts) if lasts else None
 
 
 def _file(store: StageStore, record: StageRecord, name: str) -> bytes:

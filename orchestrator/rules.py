@@ -18,7 +18,6 @@ from files.encoding import to_json
 from files.reading import value_or_none
 from iac_core.backbones import build_backbone
 from iac_core.backbones.external import ExternalSettings
-from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.cells.genotype import random_genotype
 from iac_core.cells.implant import ImplantedNetwork
 from iac_core.data.splits import make_split
@@ -26,10 +25,12 @@ from iac_core.errors import ConfigError, DataError, Problem
 from iac_core.seeding import numpy_generator
 from orchestrator.expand import Expansion
 from orchestrator.spec import SweepSpec
+from workers.arms import arm_of
 from workers.job import Job, content_hash, plain
 from workers.provenance import versions
+from workers.recipes import recipe_of
 from workers.stage_store import StageStore
-from workers.tasks import DataSource, has_cells
+from workers.task import DataSource
 
 
 def rule_problems(
@@ -107,13 +108,13 @@ def _split_problems(
 def _package_problems(spec: SweepSpec, expansion: Expansion) -> Iterator[Problem]:
     """Packages that a backbone of the sweep needs and that are not installed."""
     for name in dict.fromkeys(job.backbone for job in expansion.jobs):
-        is_nnunet = isinstance(spec.backbones[name], NnunetSettings)
-        if is_nnunet and importlib.util.find_spec("nnunetv2") is None:
+        package = recipe_of(spec.backbones[name]).package
+        if package and importlib.util.find_spec(package) is None:
             yield Problem(
                 file=str(spec.path),
                 place=f"backbones.{name}",
                 rule="nnU-Net must be installed to run its pipeline",
-                value="no package nnunetv2",
+                value=f"no package {package}",
                 way_out="install it with `pip install '.[nnunet]'`, here and on every worker",
             )
 
@@ -132,10 +133,10 @@ class _Wanted:
         job = self.job
         return content_hash(
             [
-                type(job.settings.backbone).__name__,
+                job.backbone_type,
                 plain(job.settings.backbone),
                 job.settings.prepare.size,
-                plain(job.settings.cell) if has_cells(job.control) else None,
+                plain(job.settings.cell) if arm_of(job).has_cells else None,
                 self.n_channels,
                 self.n_classes,
                 versions(),
@@ -185,13 +186,13 @@ def _wanted(jobs: Sequence[Job], sources: Mapping[str, DataSource]) -> Iterator[
     """
     sizes: dict[str, tuple[int, int]] = {}
     seen: set[tuple[object, ...]] = set()
-    for job in sorted(jobs, key=lambda job: not has_cells(job.control)):
+    for job in sorted(jobs, key=lambda job: not arm_of(job).has_cells):
         prepare, backbone = job.settings.prepare, job.settings.backbone
         dataset = job.dataset if isinstance(backbone, ExternalSettings) else None
         bare = (job.backbone, prepare.size, prepare.n_neighbours, dataset)
-        sort = (*bare, job.settings.cell if has_cells(job.control) else None)
+        sort = (*bare, job.settings.cell if arm_of(job).has_cells else None)
         if (
-            isinstance(backbone, NnunetSettings)
+            recipe_of(backbone).network_follows_from_data
             or sort in seen
             or (sort[-1] is None and bare in seen)
         ):
@@ -257,7 +258,7 @@ def _build(wanted: _Wanted) -> None:
             value=f"the shape {tuple(logits.shape)}",
             way_out="correct its code or classes_argument",
         )
-    if has_cells(job.control) and backbone.sites:
+    if arm_of(job).has_cells and backbone.sites:
         network: nn.Module = ImplantedNetwork(
             backbone,
             random_genotype(

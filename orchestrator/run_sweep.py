@@ -14,9 +14,8 @@ from typing import TypeVar
 from files.writing import write_text
 from orchestrator.executors import Executor
 from orchestrator.packing import Packing, sort_of
-from orchestrator.plan import JobState, KnownRecords, job_state, quarantine
+from orchestrator.plan import JobState, KnownRecords, quarantine, state_of
 from orchestrator.resources import ResourceSettings, StageResources
-from orchestrator.rows import READ_FILES
 from orchestrator.tries import Tries
 from orchestrator.watch import Findings, Watch
 from workers.job import Job
@@ -25,7 +24,9 @@ from workers.places import Place, StoreAwayError, attempts_of
 from workers.run_stage import Failure, StageEnd, StageOrder, timeout_failure
 from workers.stage_record import DamagedStageError
 from workers.stage_store import StageRecord, StageStore
-from workers.tasks import DataSource, StageTask
+from workers.stages.table import STAGES
+from workers.task import DataSource, StageTask
+from workers.task_graph import JobGraph
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -192,9 +193,10 @@ def run_sweep(
     """
     run = _SweepRun(jobs, room, executor, view, on_job_end, priority or (lambda task: 0.0))
     room.store.withdraw_stop(room.stop_file)
-    run.patiently(lambda: run.records.read_ahead(jobs, room.sources))
-    for job in jobs:
-        run.advance(job)
+    graphs = [JobGraph(job, room.sources[job.dataset]) for job in jobs]
+    run.patiently(lambda: run.records.read_ahead(graphs))
+    for graph in graphs:
+        run.advance(graph)
     while executor.running() or run.elsewhere or run.paused:
         if executor.running():
             for task, end in executor.ended(_POLL_S):
@@ -228,8 +230,9 @@ class _SweepRun:
         self.packing = self.patiently(lambda: Packing(room.store.place, room.resources))
         self.tried_before = self.patiently(lambda: room.store.place.names("attempts"))
         self.progress = SweepProgress(n_jobs=len(jobs))
-        self.waiting: dict[tuple[str, str], list[Job]] = {}
+        self.waiting: dict[tuple[str, str], list[JobGraph]] = {}
         self.failed: dict[tuple[str, str], Failure] = {}
+        self.ended: set[int] = set()
         self.elsewhere: dict[tuple[str, str], tuple[StageTask, LeaseWatch]] = {}
         self.paused: dict[tuple[str, str], tuple[StageTask, float]] = {}
         self.tries: dict[tuple[str, str], Tries] = defaultdict(Tries)
@@ -242,35 +245,42 @@ class _SweepRun:
         self.refreshed = 0.0
         self.stop_was_sent = False
 
-    def advance(self, job: Job) -> None:
-        """Hand the job's next stage to the executor, or end the job."""
-        state = self.patiently(
-            lambda: job_state(job, self.room.sources[job.dataset], self.records)
-        )
+    def advance(self, graph: JobGraph) -> None:
+        """Hand the stages of a job that are ready to the executor, or end the job."""
+        if id(graph) in self.ended:
+            return
+        state = self.patiently(lambda: state_of(graph, self.records))
         self._note_reused(state)
-        task = state.next_task
-        if task is None and self._makes_anew(state):
-            self.advance(job)
+        if state.is_done and self._makes_anew(state):
+            self.advance(graph)
             return
-        if task is None:
-            self._end(JobEnd(state=state))
+        if state.is_done:
+            self._end(JobEnd(state=state), graph)
             return
-        place = (task.kind, task.key)
-        if place in self.failed:
-            self._end(JobEnd(state=state, failure=self.failed[place]))
-        elif place in self.waiting:
-            self.waiting[place].append(job)
-        elif (refusal := self.patiently(lambda: self._quarantine(task))) is not None:
-            self.failed[place] = refusal
+        for task in state.ready:
+            if task.id not in self.failed and task.id not in self.waiting:
+                self._begin(task)
+            if task.id in self.failed:
+                self._end(JobEnd(state=state, failure=self.failed[task.id]), graph)
+                return
+        for task in state.ready:
+            waiting = self.waiting.get(task.id, [])
+            if not any(one is graph for one in waiting):
+                waiting.append(graph)
+
+    def _begin(self, task: StageTask) -> None:
+        """Hand a stage to the executor that nobody waits for yet, unless it is not tried."""
+        refusal = self.patiently(lambda: self._quarantine(task))
+        if refusal is not None:
+            self.failed[task.id] = refusal
             self.progress.failures.append(refusal)
-            self._end(JobEnd(state=state, failure=refusal))
         elif not self.room.stop_file.exists():
-            self.waiting[place] = [job]
+            self.waiting[task.id] = []
             self._submit(task)
 
     def take(self, task: StageTask, end: StageEnd) -> None:
         """Note how a stage ended and let its jobs go on."""
-        place = (task.kind, task.key)
+        place = task.id
         if end.failure is not None and end.pid == 0:
             with suppress(StoreAwayError):
                 end = replace(end, failure=self._inquest(task, end.failure))
@@ -284,8 +294,8 @@ class _SweepRun:
             self._note_whole(task, end.record, was_computed=end.was_computed)
         elif self._has_lost_a_parent(task, end):
             self.view.ended(task, end)
-            for job in self.waiting.pop(place, []):
-                self.advance(job)
+            for graph in self.waiting.pop(place, []):
+                self.advance(graph)
             return
         elif (pause_s := self._pause_s(place, end)) is not None:
             self.paused[place] = task, time.monotonic() + pause_s
@@ -296,24 +306,24 @@ class _SweepRun:
             self.progress.failures.append(end.failure)
         self.tries.pop(place, None)
         self.view.ended(task, end)
-        for job in self.waiting.pop(place, []):
+        for graph in self.waiting.pop(place, []):
             if end.ending not in ("stopped", "preempted"):
-                self.advance(job)
+                self.advance(graph)
 
     def _note_whole(self, task: StageTask, record: StageRecord, *, was_computed: bool) -> None:
         self.records.add(record)
         if was_computed:
             last = record.attempts[-1]
-            self.progress.executed[(task.kind, task.key)] = last["end"] - last["start"]
+            self.progress.executed[task.id] = last["end"] - last["start"]
             self._learn(task, record)
 
     def _has_lost_a_parent(self, task: StageTask, end: StageEnd) -> bool:
         """Whether a stage that this one builds on was set aside, and is computed again."""
         if end.failure is None or end.failure.kind != "damaged":
             return False
-        for kind, key in task.parents.items():
-            self.records.forget(kind, key)
-        return self._pause_s((task.kind, task.key), end) is not None
+        for parent in task.parents:
+            self.records.forget(parent.kind, parent.key)
+        return self._pause_s(task.id, end) is not None
 
     def _makes_anew(self, state: JobState) -> bool:
         """Whether a file of a finished job that tables need is damaged: its stage is set aside.
@@ -323,7 +333,7 @@ class _SweepRun:
         if state.job.job_id in self.room.collected:
             return False
         for task in state.tasks:
-            place = (task.kind, task.key)
+            place = task.id
             if place in self.progress.executed or place in self.read:
                 continue
             self.read.add(place)
@@ -335,7 +345,7 @@ class _SweepRun:
     def _is_set_aside(self, task: StageTask) -> bool:
         """Read the files of a stage that tables need; whether it was set aside, being damaged."""
         try:
-            for name in READ_FILES.get(task.kind, ()):
+            for name in STAGES[task.kind].files:
                 self.room.store.read(task.kind, task.key, name)
         except DamagedStageError as error:
             self.room.store.set_aside(error)
@@ -459,7 +469,7 @@ class _SweepRun:
         self.view.submitted(task)
 
     def _hand_over(self, task: StageTask, dead_number: int) -> None:
-        tries = self.tries[(task.kind, task.key)]
+        tries = self.tries[task.id]
         needs = self.packing.fill(task, self.room.needs(task.kind))
         if tries.has_whole_gpu and needs.gpus:
             needs = replace(needs, gpus=1.0)
@@ -494,11 +504,12 @@ class _SweepRun:
 
     def _note_reused(self, state: JobState) -> None:
         for task in state.tasks:
-            place = (task.kind, task.key)
+            place = task.id
             if place not in self.progress.executed and self.records.get(task) is not None:
                 self.progress.reused.add(place)
 
-    def _end(self, end: JobEnd) -> None:
+    def _end(self, end: JobEnd, graph: JobGraph) -> None:
+        self.ended.add(id(graph))
         self.progress.ended[end.state.job.job_id] = end.failure
         self.on_job_end(end)
 

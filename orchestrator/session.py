@@ -27,10 +27,11 @@ from orchestrator.rules import as_problem, rule_problems
 from orchestrator.run_sweep import SweepRoom
 from orchestrator.spec import DatasetSettings, SweepError, SweepSpec, Tables, load_sweep
 from orchestrator.target import Target, located_uri, missing_folder, resolve
+from workers.arms import ARMS
 from workers.job import content_hash, plain
 from workers.places import Place
 from workers.stage_store import StageStore
-from workers.tasks import CONTROL_SETTINGS, CONTROLS, DataSource
+from workers.task import DataSource
 
 Needs = Literal["names", "keys", "volumes"]
 """What a command needs of the data folders: nothing but names, the keys of stages, all volumes."""
@@ -159,7 +160,7 @@ def tables() -> Tables:
             **{name: entry.Settings for name, entry in OPERATION_PRUNERS.items()},
             **{name: kind.settings for name, kind in SEARCHES.items()},
         },
-        controls={name: CONTROL_SETTINGS.get(name) for name in CONTROLS},
+        controls={name: arm.settings for name, arm in ARMS.items() if name},
     )
 
 

@@ -1,12 +1,11 @@
 """A sweep played through by discrete events: when each stage would run, and how long it all takes.
 
-The order is that of `orchestrator.run_sweep`: a job hands in its next stage when the one before is
-whole, a stage that several jobs share is handed in once, and the waiting stage with the highest
-priority that fits a machine starts.
+The order is that of `orchestrator.run_sweep`: a stage is handed in once, when all that it builds
+on is whole, and the waiting stage with the highest priority that fits a machine starts.
 """
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.cluster import Node, n_places
@@ -30,21 +29,21 @@ class StageGraph:
     """What is to run.
 
     Attributes:
-        stages: Every distinct stage that is missing.
-        chains: For each job the stages it waits for, in order; those that are done are left out.
+        stages: Every distinct stage that is missing, each after those it waits for.
+        after: Stage → those of them that it waits for; it may lack stages that wait for none.
     """
 
     stages: Mapping[StageId, SimulatedStage]
-    chains: Sequence[Sequence[StageId]]
+    after: Mapping[StageId, Sequence[StageId]]
 
     def priorities(self) -> dict[StageId, float]:
         """Return for every stage the seconds of the longest chain that begins with it."""
+        behind: dict[StageId, float] = {}
         longest: dict[StageId, float] = {}
-        for places in self.chains:
-            left = 0.0
-            for place in reversed(places):
-                left += self.stages[place].seconds
-                longest[place] = max(longest.get(place, 0.0), left)
+        for place in reversed(list(self.stages)):
+            longest[place] = self.stages[place].seconds + behind.get(place, 0.0)
+            for before in self.after.get(place, ()):
+                behind[before] = max(behind.get(before, 0.0), longest[place])
         return longest
 
     def work_s(self) -> float:
@@ -130,8 +129,11 @@ class _Simulation:
             for node in nodes
         ]
         self.waiting: dict[StageResources, _Waiting] = {}
-        self.jobs_of: dict[StageId, list[Iterator[StageId]]] = {}
-        self.done: set[StageId] = set()
+        self.n_awaited = {place: len(graph.after.get(place, ())) for place in graph.stages}
+        self.then: dict[StageId, list[StageId]] = {}
+        for place in graph.stages:
+            for before in graph.after.get(place, ()):
+                self.then.setdefault(before, []).append(place)
         self.ends: list[tuple[float, int, StageId, int]] = []
         self.now, self.n = 0.0, 0
         for needs in {stage.needs for stage in graph.stages.values()}:
@@ -139,8 +141,9 @@ class _Simulation:
                 raise ValueError(f"every stage must fit a machine, got {needs}")
 
     def to_the_end(self) -> float:
-        for places in self.graph.chains:
-            self.advance(iter(places))
+        for place, n in self.n_awaited.items():
+            if n == 0:
+                self.hand_in(place)
         self.start()
         while self.ends:
             self.now = self.ends[0][0]
@@ -150,15 +153,8 @@ class _Simulation:
             self.start()
         return self.now
 
-    def advance(self, job: Iterator[StageId]) -> None:
-        """Hand in the job's next stage, unless another job has."""
-        place = next((one for one in job if one not in self.done), None)
-        if place is None:
-            return
-        if place in self.jobs_of:
-            self.jobs_of[place].append(job)
-            return
-        self.jobs_of[place] = [job]
+    def hand_in(self, place: StageId) -> None:
+        """Let a stage wait for a machine."""
         needs = self.graph.stages[place].needs
         if needs not in self.waiting:
             self.waiting[needs] = _Waiting(candidates=list(range(len(self.free)))[::-1])
@@ -195,6 +191,7 @@ class _Simulation:
         self.free[node].give(self.graph.stages[place].needs, -1.0)
         for queue in self.waiting.values():
             queue.candidates.append(node)
-        self.done.add(place)
-        for job in self.jobs_of.pop(place):
-            self.advance(job)
+        for behind in self.then.get(place, ()):
+            self.n_awaited[behind] -= 1
+            if self.n_awaited[behind] == 0:
+                self.hand_in(behind)

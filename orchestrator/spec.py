@@ -18,11 +18,6 @@ from iac_core.config import (
     AugmentationSettings,
     CellSettings,
     DatasetOptions,
-    EvaluateSettings,
-    PrepareSettings,
-    PretrainSettings,
-    RetrainSettings,
-    SearchSettings,
     SplitSettings,
     require,
 )
@@ -30,6 +25,7 @@ from iac_core.data import open_dataset
 from iac_core.data.splits import read_split_file
 from iac_core.data.volume_file import MAX_VOLUME_GIB
 from iac_core.errors import ConfigError, Problem
+from iac_core.pruners.no_pruning import NoPruningSettings
 from iac_core.registry import did_you_mean
 from iac_core.types import SegmentationDataset
 from orchestrator.file_paths import written_out
@@ -46,21 +42,22 @@ from orchestrator.resources import ResourceSettings
 from orchestrator.study_settings import Range, StudySettings, TunedSettings, never_taken
 from orchestrator.sweep_file import SweepFile, read_sweep_file
 from results.declared import Claim
-from workers.job import content_hash, plain
+from workers.job import JOB_SECTIONS, content_hash, plain
 from workers.places import is_root
+from workers.stages.table import STAGES
 
 T = TypeVar("T")
 
-STAGE_SETTINGS: dict[str, type] = {
-    "prepare": PrepareSettings,
+_SECTIONS: dict[str, type] = {
     "split": SplitSettings,
     "augmentation": AugmentationSettings,
-    "pretrain": PretrainSettings,
     "cell": CellSettings,
-    "search": SearchSettings,
-    "retrain": RetrainSettings,
-    "evaluate": EvaluateSettings,
+    **{kind.section: kind.settings for kind in STAGES.values()},
 }
+STAGE_SETTINGS: dict[str, type] = {
+    name: _SECTIONS[name] for name in dict.fromkeys((*JOB_SECTIONS, *_SECTIONS))
+}
+"""Section of ``stages`` in a sweep file → class of its settings."""
 AXES: tuple[str, ...] = ("dataset", "backbone", "pruner", "seed")
 SHORT_AXES: dict[str, str] = {"augmentation": "augmentation.enabled"}
 """Axes with a name of their own → the setting that they vary."""
@@ -457,7 +454,7 @@ class _Reader:
         self._space(pruners)
         self._judged_on(values)
         arms = next((axis.values for axis in axes if axis.name == "pruner"), ())
-        if "none" not in arms:
+        if not any(isinstance(pruners.get(arm), NoPruningSettings) for arm in arms):
             rule = "a sweep with a study must have the full search in its grid"
             self._problem(("grid", "pruner"), rule, list(arms), "add none to grid.pruner")
         if len(self.problems) > n_problems:

@@ -6,11 +6,11 @@ from contextlib import suppress
 
 from files.leftovers import remove_leftovers
 from orchestrator.doctor import Finding
-from orchestrator.plan import STAGE_KINDS
 from orchestrator.price import size_in_words
 from orchestrator.session import Session
 from workers.places import DAMAGED
 from workers.stage_store import StageStore
+from workers.stages.table import STAGES
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -41,7 +41,7 @@ def examine_store(store: StageStore, *, repairs: bool) -> Iterator[Finding]:
     """
     store.check(writes=False)
     n_whole = n_unchecked = n_bytes = n_damaged = 0
-    for kind in STAGE_KINDS:
+    for kind in STAGES:
         for key in sorted(filter(_KEY.fullmatch, store.keys(kind))):
             wrong = store.damage(kind, key)
             record = store.record(kind, key)

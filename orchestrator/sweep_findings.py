@@ -9,7 +9,7 @@ from orchestrator.disk import write_trouble
 from orchestrator.doctor import Finding
 from orchestrator.rules import rule_problems
 from orchestrator.session import Session
-from workers.tasks import chain
+from workers.arms import arm_of
 
 
 def examine_sweep(session: Session) -> Iterator[Finding]:
@@ -37,7 +37,9 @@ def examine_sweep(session: Session) -> Iterator[Finding]:
 
 def machine_refusals(session: Session) -> tuple[str, ...]:
     """Return a line for each kind of stage of the sweep that does not fit this machine."""
-    kinds = dict.fromkeys(kind for job in session.expansion.jobs for kind in chain(job.control))
+    kinds = dict.fromkeys(
+        step.kind for job in session.expansion.jobs for step in arm_of(job).steps(job, {})
+    )
     resources = session.spec.resources
     return unplaceable(resources, this_machine(resources.cpus), kinds)
 

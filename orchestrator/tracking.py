@@ -38,7 +38,8 @@ from workers.job import Job, content_hash
 from workers.places import StoreAwayError
 from workers.run_stage import Failure
 from workers.stage_store import StageStore
-from workers.tasks import StageTask
+from workers.stages.table import STAGES
+from workers.task import StageTask
 
 T = TypeVar("T")
 
@@ -85,7 +86,7 @@ class FinishedJob:
 
         A run that an older version wrote is so written anew while its stages are in the store.
         """
-        keys = [task.key for task in self.tasks]
+        keys = [task.key for task in self.tasks if not STAGES[task.kind].is_on_demand]
         error = self.failure.error if self.failure else ""
         return content_hash([keys, error, SCHEMA_VERSION])
 

@@ -10,7 +10,8 @@ from mlflow.entities import Metric, Param, RunTag
 from addresses.redaction import redact
 from results.metrics import METRICS
 from workers.job import Job
-from workers.tasks import StageTask
+from workers.stages.table import STAGES
+from workers.task import StageTask
 
 _PARAM_LENGTH = 6000
 _TAG_LENGTH = 5000
@@ -72,7 +73,9 @@ def span_ms(stages: pd.DataFrame) -> tuple[int, int]:
 
 def tags_of(tasks: Sequence[StageTask], row: "pd.Series[Any]") -> list[RunTag]:
     """Return the tags of a job: the keys of its stages, where and with what it was computed."""
-    values = {f"iac.{task.kind}_key": task.key for task in tasks}
+    values = {
+        f"iac.{task.kind}_key": task.key for task in tasks if not STAGES[task.kind].is_on_demand
+    }
     for name in ("commit", "device", "host", "versions", "failed_stage", "error"):
         values[f"iac.{name}"] = "" if pd.isna(row[name]) else redact(row[name])[:_TAG_LENGTH]
     values["mlflow.source.git.commit"] = values["iac.commit"]

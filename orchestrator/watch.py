@@ -15,7 +15,7 @@ from workers.lease import LeaseWatch
 from workers.preemption import note_of_node
 from workers.run_stage import StageOrder
 from workers.stage_store import StageRecord, StageStore
-from workers.tasks import StageTask
+from workers.task import StageTask
 
 HANG_GRACE_S = 300.0
 """A stage is killed if it has not ended so long after its timeout."""

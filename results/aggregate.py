@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from results.arms import ArmTypes
 from results.statistics.pairs import is_replicate
 
 QUIET_LOAD = 0.25
 """A search counts as alone if other processes used less than this share of the machine's CPUs."""
-_FULL_SEARCH = "none"
 _SAME_FOR_SPEEDUP = {
     "device": "device",
     "n_threads": "number of threads",
@@ -84,7 +84,9 @@ def speedup(jobs: pd.DataFrame, pruner: str) -> Speedup:
         jobs: The row's jobs, all pruners.
         pruner: The pruner to compare.
     """
-    full = {_replicate(row): row for _, row in jobs[jobs["pruner"] == _FULL_SEARCH].iterrows()}
+    types = ArmTypes(jobs)
+    is_full = [types.is_full_search(str(arm)) for arm in jobs["pruner"]]
+    full = {_replicate(row): row for _, row in jobs[is_full].iterrows()}
     own = jobs[(jobs["pruner"] == pruner) & jobs["search_s"].notna()]
     if len(own) == 0:
         return Speedup(ratio=float("nan"), n=0, refusal="no search")

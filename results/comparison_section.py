@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from results.arms import REFERENCES, ArmTypes
 from results.comparison import (
     comparison_table,
     friedman_table,
@@ -23,7 +24,6 @@ from results.tables.cells import (
 )
 from results.tables.table import Column, Table, plain
 
-_REFERENCES = ("none", "no_cell", "no_cell_longer", "random")
 _UNDEFINED = "undefined for these values"
 _DIFFERENCE = plain("difference", "95 % interval", form=DICE_POINTS)
 _UNITS = plain("searches", "patients", form=COUNT)
@@ -71,13 +71,13 @@ def comparison_sections(
 
 def _usual_pairs(jobs: pd.DataFrame) -> list[tuple[str, str]]:
     """Every arm against every usual reference, none of them twice."""
-    arms = sorted(jobs["pruner"].unique())
+    types = ArmTypes(jobs)
+    references = [arm for each in REFERENCES if (arm := types.the_one(each)) is not None]
     return [
         (arm, reference)
-        for place, reference in enumerate(_REFERENCES)
-        if reference in arms
-        for arm in arms
-        if arm not in _REFERENCES[: place + 1]
+        for place, reference in enumerate(references)
+        for arm in sorted(jobs["pruner"].unique())
+        if arm not in references[: place + 1]
     ]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from results.aggregate import reported_subset
+from results.arms import ArmTypes
 from results.early_decision import early_decision_curves
 from results.escaping import file_name
 from results.figures import (
@@ -16,7 +17,7 @@ from results.figures import (
     leading_operations,
 )
 from results.liveness import DEAD, dead_jobs
-from results.main_table import done_in, ordered_arms
+from results.main_table import done_in
 from results.metrics import METRICS
 from results.sections import groups_of
 
@@ -56,7 +57,7 @@ def illustrations(jobs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> lis
         ),
     ]
     found += _early_decisions(jobs, trajectories)
-    for pruner in ordered_arms(list(trajectories["pruner"].dropna().unique())):
+    for pruner in ArmTypes(jobs).in_order(list(trajectories["pruner"].dropna().unique())):
         part = trajectories[trajectories["pruner"] == pruner]
         first = part.iloc[0]
         own = part[part["job_id"] == first["job_id"]]

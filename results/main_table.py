@@ -10,13 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from results.aggregate import mean_over_seeds, reported_subset, speedup, varying_settings
+from results.arms import ArmTypes
 from results.liveness import noted_arm_name
 from results.metrics import METRICS, Metric
-from results.tables.cells import COUNT, TIMES, Cell, Missing, Noted, Number
+from results.schema import OUTCOME_PREFIX
+from results.tables.cells import COUNT, FOUR_DIGITS, TIMES, Cell, Missing, Noted, Number
 from results.tables.table import Column, Row, Table
 
 _ARMS_EXPLAINED = Path(__file__).parent / "templates" / "definitions.txt"
-_PRUNER_ORDER = ("no_cell", "no_cell_longer", "random", "none")
 _NO_SEARCH = Missing("no finished search")
 
 
@@ -86,16 +87,17 @@ def main_table(jobs: pd.DataFrame, caption: str = "") -> Table:
         caption: What the table says of itself.
     """
     varying, subset = varying_settings(jobs), reported_subset(jobs)
+    shown_columns = (*MAIN_COLUMNS, *_of_other_stages(jobs))
     axes = ["dataset", "backbone", *varying]
     rows: list[Row] = []
     for key, part in jobs.groupby(axes, sort=True, dropna=False) if len(jobs) else ():
         names = map(setting_text, key)
-        rows += _rows_of_group(tuple(names), part, subset)
+        rows += _rows_of_group(tuple(names), part, subset, shown_columns)
     return Table(
         caption=caption,
         columns=(
             *(Column(heading=name.removeprefix("config_"), names_group=True) for name in axes),
-            *(_column(shown, subset) for shown in MAIN_COLUMNS),
+            *(_column(shown, subset) for shown in shown_columns),
         ),
         rows=tuple(rows),
         notes=(
@@ -112,24 +114,34 @@ def setting_text(value: object) -> str:
     return "unset" if is_null else str(value)
 
 
-def ordered_arms(pruners: Sequence[str]) -> list[str]:
-    """Return values of the pruner axis as the report orders them: controls first."""
-    known = [name for name in _PRUNER_ORDER if name in set(pruners)]
-    return known + sorted(set(pruners) - set(known))
-
-
 def done_in(jobs: pd.DataFrame) -> pd.DataFrame:
     """Return the jobs that are done."""
     return jobs[jobs["status"] == "done"]
 
 
-def _rows_of_group(names: tuple[str, ...], part: pd.DataFrame, subset: str) -> list[Row]:
+def _of_other_stages(jobs: pd.DataFrame) -> list[MainColumn]:
+    """Columns of the numbers that further kinds of stages have added to ``jobs``."""
+    names = [str(name) for name in jobs.columns if str(name).startswith(OUTCOME_PREFIX)]
+    return [_of_outcome(name) for name in names if pd.api.types.is_numeric_dtype(jobs[name])]
+
+
+def _of_outcome(name: str) -> MainColumn:
+    heading = name.removeprefix(OUTCOME_PREFIX).replace("_", " ")
+    return MainColumn(
+        column=Column(heading=heading, format=FOUR_DIGITS, align="right"),
+        cell=lambda arm: _mean(arm.done[name], "no finished job has it"),
+    )
+
+
+def _rows_of_group(
+    names: tuple[str, ...], part: pd.DataFrame, subset: str, shown_columns: Sequence[MainColumn]
+) -> list[Row]:
     group = done_in(part)
     rows = []
-    for pruner in ordered_arms(list(part["pruner"].unique())):
+    for pruner in ArmTypes(part).in_order(list(part["pruner"].unique())):
         own = part[part["pruner"] == pruner]
         arm = ArmJobs(pruner=pruner, own=own, group=group, subset=subset)
-        rows.append((*names, *(shown.cell(arm) for shown in MAIN_COLUMNS)))
+        rows.append((*names, *(shown.cell(arm) for shown in shown_columns)))
     return rows
 
 
@@ -169,7 +181,7 @@ def _speedup(arm: ArmJobs) -> Cell:
     if found.refusal:
         refused = f"No speed-up is given: {found.refusal}."
         return Noted(Missing(found.refusal), refused)
-    return "1" if arm.pruner == "none" else Number(found.ratio)
+    return "1" if ArmTypes(arm.own).is_full_search(arm.pruner) else Number(found.ratio)
 
 
 def _seeds(arm: ArmJobs) -> Cell:

@@ -8,8 +8,10 @@ import pandas as pd
 from results.errors import SchemaError
 from results.metrics import METRICS, SHORT_SUBSETS
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 CONFIG_PREFIX = "config_"
+OUTCOME_PREFIX = "stage_"
+"""Of columns of ``jobs`` that a kind of stage adds by itself: what it returned, of any type."""
 
 ColumnType = Literal["string", "int64", "float64", "bool"]
 _DTYPES: dict[ColumnType, str] = {
@@ -65,6 +67,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         *_JOB_IDS,
         Column("sweep", "string", "", "name of the sweep"),
         Column("status", "string", "", "done or failed"),
+        Column("arm_type", "string", "", "what the value of the pruner axis stands for"),
         *_subset_scores("validation"),
         *_subset_scores("test"),
         Column("n_parameters", "int64", "", "parameters of the whole network"),
@@ -268,7 +271,7 @@ def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         table: Name of the table.
-        frame: Rows; ``jobs`` may have ``config_*`` columns beside the others.
+        frame: Rows; ``jobs`` may have ``config_*`` and ``stage_*`` columns beside the others.
 
     Raises:
         SchemaError: If a column is unknown, or a value does not fit its type.
@@ -276,7 +279,11 @@ def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     known = columns(table)
     names = [column.name for column in known]
     extra = [str(name) for name in frame.columns if name not in names]
-    config = sorted(name for name in extra if table == "jobs" and name.startswith(CONFIG_PREFIX))
+    config = sorted(
+        name
+        for name in extra
+        if table == "jobs" and name.startswith((CONFIG_PREFIX, OUTCOME_PREFIX))
+    )
     unknown = [name for name in extra if name not in config]
     if unknown:
         raise SchemaError(

@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-from iac_core.backbones.nnunet_unet import NnunetSettings
 from iac_core.cells.genotype import Genotype
 from iac_core.cells.implant import ImplantedNetwork
 from iac_core.data.slices import PreparedData
 from iac_core.errors import ConfigError
 from iac_core.exported import ProgramFormat, write_export, write_program
-from iac_core.nnunet.cases import PlannedCases
 from iac_core.types import SilentReporter
 from workers.job import plain
 from workers.provenance import provenance
+from workers.recipes import recipe_of
 from workers.stage_store import StageStore
-from workers.stages import StageRoom, final_network
-from workers.tasks import StageTask
+from workers.stages.context import StageContext
+from workers.stages.networks import final_network
+from workers.task import StageTask
 
 
 def export_job(
@@ -51,7 +51,7 @@ def export_job(
             "a job to export must have cells",
             value=task.job.label,
         )
-    room = StageRoom(
+    context = StageContext(
         task=task,
         folder=folder,
         store=store,
@@ -59,8 +59,8 @@ def export_job(
         is_exclusive=False,
         reporter=SilentReporter(),
     )
-    data = room.data()
-    network = final_network(room, data)
+    data = context.data()
+    network = final_network(context, data)
     assert isinstance(network, ImplantedNetwork)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     partial.mkdir(parents=True)
@@ -70,7 +70,7 @@ def export_job(
             network,
             Genotype.from_json(task.genotype),
             task.job.settings.cell,
-            _description(task, store, data),
+            _description(context, data),
         )
         differences = {
             kind: write_program(
@@ -89,14 +89,13 @@ def export_job(
     return differences
 
 
-def _description(task: StageTask, store: StageStore, data: PreparedData) -> dict[str, Any]:
-    job = task.job
-    keys = {**task.parents, "evaluate": task.key}
-    records = {kind: store.record(kind, key) for kind, key in keys.items()}
-    outcomes = {kind: dict(record.outcome) for kind, record in records.items() if record}
-    preparation = plain(job.settings.prepare)
-    if isinstance(job.settings.backbone, NnunetSettings):
-        preparation = PlannedCases(store.folder("prepare", task.parents["prepare"])).plans
+def _description(context: StageContext, data: PreparedData) -> dict[str, Any]:
+    task, job = context.task, context.task.job
+    stages = {
+        parent.role: (parent.kind, parent.key) for parent in task.parents if parent.is_in_key
+    } | {task.role: task.id}
+    records = {role: context.store.record(*place) for role, place in stages.items()}
+    outcomes = {role: dict(record.outcome) for role, record in records.items() if record}
     ct = None
     if data.ct is not None:
         ct = {name: value.tolist() for name, value in asdict(data.ct).items()}
@@ -109,7 +108,7 @@ def _description(task: StageTask, store: StageStore, data: PreparedData) -> dict
             "seed": job.seed,
         },
         "backbone": {
-            "type": type(job.settings.backbone).__name__,
+            "type": job.backbone_type,
             "settings": plain(job.settings.backbone),
         },
         "data": {
@@ -117,10 +116,12 @@ def _description(task: StageTask, store: StageStore, data: PreparedData) -> dict
             "n_neighbours": data.n_neighbours,
             "label_values": list(data.label_values),
             "classes": {name: list(values) for name, values in data.classes.items()},
-            "preparation": preparation,
+            "preparation": recipe_of(job.settings.backbone).preparation(
+                job, context.parent("prepare")
+            ),
             "ct": ct,
         },
-        "stages": keys,
+        "stages": {role: key for role, (_, key) in stages.items()},
         "outcomes": outcomes,
         "provenance": provenance("cpu", torch.get_num_threads()),
     }

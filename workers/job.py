@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from iac_core.config import (
@@ -18,9 +18,10 @@ from iac_core.config import (
     SplitSettings,
 )
 from iac_core.errors import ConfigError
+from workers.key_names import key_name, registry_name
 
 JOB_SCHEMA_VERSION = 1
-_SECTIONS = (
+JOB_SECTIONS = (
     "prepare",
     "split",
     "augmentation",
@@ -30,7 +31,7 @@ _SECTIONS = (
     "retrain",
     "evaluate",
 )
-
+"""Sections of settings that the identity of every job has held from the start."""
 
 LATER_SETTINGS: dict[str, dict[str, Any]] = {
     "cell": {"node_width": None, "start": "plain"},
@@ -55,7 +56,7 @@ def plain(value: object) -> Any:  # noqa: ANN401 - plain JSON values of any shap
         known = _plain_settings.get(id(value))
         if known is not None and known[0] is value:
             return known[1]
-        found = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        found = {each.name: plain(getattr(value, each.name)) for each in fields(value)}
         if len(_plain_settings) >= _MOST_PLAIN_SETTINGS:
             _plain_settings.clear()
         _plain_settings[id(value)] = value, found
@@ -135,6 +136,8 @@ class JobSettings:
     Attributes:
         backbone: Settings of the backbone, an instance of its ``Settings``.
         pruner: Settings of the operation pruner; None for a control.
+        others: Section of another kind of stage → its settings; left out where they are as the
+            kind has them by itself, so that a new kind changes no job.
         split_content: Content of `SplitSettings.file`, hashed; empty without a file. It stands in
             for the file's path in every key.
     """
@@ -150,6 +153,11 @@ class JobSettings:
     backbone: object
     pruner: object | None
     split_content: str = ""
+    others: Mapping[str, object] = field(default_factory=dict)
+
+    def section(self, name: str) -> object:
+        """Return the settings of a section; None if they are as its kind of stage has them."""
+        return getattr(self, name) if name in JOB_SECTIONS else self.others.get(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,15 +191,31 @@ class Job:
                 "pruner": self.pruner,
                 "seed": self.seed,
                 "control": self.control,
-                "backbone_type": type(self.settings.backbone).__name__,
-                "pruner_type": type(self.settings.pruner).__name__,
-                **{name: identity(name, getattr(self.settings, name)) for name in _SECTIONS},
+                "backbone_type": self.backbone_type,
+                "pruner_type": self.pruner_type,
+                **{name: identity(name, getattr(self.settings, name)) for name in JOB_SECTIONS},
+                **{name: plain(value) for name, value in self.settings.others.items()},
                 "augmentation": self.augmentation_identity(),
                 "backbone_settings": self.backbone_identity(),
                 "pruner_settings": plain(self.settings.pruner),
                 "split": self.split_identity(),
             }
         )
+
+    @property
+    def backbone_type(self) -> str:
+        """What keys call the backbone."""
+        return key_name(self.settings.backbone)
+
+    @property
+    def pruner_type(self) -> str:
+        """What keys call the pruner, the search or the control."""
+        return key_name(self.settings.pruner)
+
+    @property
+    def arm_type(self) -> str:
+        """What the value of the pruner axis stands for: a control, a pruner, another search."""
+        return self.control or registry_name(self.settings.pruner)
 
     @property
     def pretrain_seed(self) -> int:
@@ -238,7 +262,8 @@ class Job:
 
     def flat_settings(self) -> dict[str, str | int | float | bool]:
         """Return one value per setting, named ``config_<section>_<field>`` as in the tables."""
-        sections: dict[str, Any] = {name: getattr(self.settings, name) for name in _SECTIONS}
+        sections: dict[str, Any] = {name: getattr(self.settings, name) for name in JOB_SECTIONS}
+        sections |= self.settings.others
         sections |= {"backbone": self.settings.backbone, "pruner": self.settings.pruner}
         flat: dict[str, str | int | float | bool] = {}
         for section, settings in sections.items():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from iac_core.backbones.nnunet_unet import NnunetSettings
-from workers.tasks import StageTask
+from workers.recipes import recipe_of
+from workers.task import StageTask
 
 CONTEXT_MIB = 600.0
 """What CUDA itself takes of a GPU per process, kernels included; an upper bound, our choice."""
@@ -48,8 +48,7 @@ class PeakMemory:
 
 def runs_apart(task: StageTask) -> bool:
     """Return whether a stage computes in a process of its own, where nothing is measured."""
-    by_nnunet = isinstance(task.job.settings.backbone, NnunetSettings)
-    return by_nnunet and task.kind in ("prepare", "pretrain")
+    return task.kind in recipe_of(task.job.settings.backbone).runs_apart
 
 
 @contextlib.contextmanager

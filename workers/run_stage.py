@@ -26,8 +26,9 @@ from workers.provenance import provenance
 from workers.reporting import FileReporter
 from workers.stage_record import DamagedStageError
 from workers.stage_store import Attempt, StageRecord, StageStore
-from workers.stages import STAGES, StageRoom
-from workers.tasks import StageTask
+from workers.stages.context import StageContext
+from workers.stages.table import STAGES
+from workers.task import StageTask
 
 logger = logging.getLogger(__name__)
 COMPLETIONS = "IAC_COMPLETIONS"
@@ -274,7 +275,7 @@ def _compute(
     reporter: FileReporter,
     device: torch.device,
 ) -> StageEnd:
-    room = StageRoom(
+    context = StageContext(
         task=task,
         folder=attempt.folder,
         store=store,
@@ -287,7 +288,7 @@ def _compute(
     facts = provenance(str(device), order.n_threads, n_micro_batches=attempt.n_micro_batches)
     peak = PeakMemory(device)
     with _reproducible(), gpu_limited(device, order.gpu_share):
-        outcome = STAGES[task.kind](room)
+        outcome = STAGES[task.kind].run(context)
     try:
         record = _finish(
             attempt,

@@ -56,7 +56,7 @@ from workers.places import (
 )
 from workers.stage_record import DamagedStageError, StageRecord
 from workers.store_version import check_version
-from workers.tasks import StageTask
+from workers.task import StageTask
 
 __all__ = ["CHECKPOINT", "Attempt", "DamagedStageError", "StageRecord", "StageStore"]
 

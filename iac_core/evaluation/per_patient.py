@@ -63,6 +63,24 @@ def predict_probabilities(
     return np.concatenate(parts)
 
 
+def volumes_to_score(
+    data: PreparedData, split: Split, settings: EvaluateSettings
+) -> tuple[tuple[str, PreparedVolume], ...]:
+    """Return subset and volume of everything that is to be scored, in this order.
+
+    Args:
+        data: The volumes.
+        split: Patients of each part.
+        settings: Which subsets.
+    """
+    parts: dict[str, Sequence[str]] = {"validation": split.validation, "test": split.test}
+    return tuple(
+        (subset, volume)
+        for subset in settings.subsets
+        for volume in data.volumes_of(parts[subset])
+    )
+
+
 def score_patients(
     segment: Segment,
     data: PreparedData,
@@ -86,12 +104,7 @@ def score_patients(
     Raises:
         StopRequested: If the user asked to stop; the stage starts again.
     """
-    parts: dict[str, Sequence[str]] = {"validation": split.validation, "test": split.test}
-    volumes = [
-        (subset, volume)
-        for subset in settings.subsets
-        for volume in data.volumes_of(parts[subset])
-    ]
+    volumes = volumes_to_score(data, split, settings)
     rows: list[dict[str, Any]] = []
     for index, (subset, volume) in enumerate(volumes):
         if reporter.should_stop():

@@ -26,6 +26,7 @@ from orchestrator.running import tracking_line
 from orchestrator.session import Session
 from orchestrator.target import DEFAULT_RUNS
 from results.errors import ResultsError, TrackingError, TrackingSettingError
+from workers.arms import arm_of, is_full_search
 from workers.stage_record import DamagedStageError
 
 
@@ -196,7 +197,7 @@ def study_export(
 
 
 def _operation_pruners(session: Session, names: list[str] | None) -> dict[str, object]:
-    """Settings of the sweep's operation pruners: those named, or all of the grid but ``none``."""
+    """Settings of the sweep's operation pruners: those named, or all but the full search."""
     spec = session.spec
     known = {name: value for name, value in spec.pruners.items() if name not in spec.controls}
     for name in names or []:
@@ -206,7 +207,11 @@ def _operation_pruners(session: Session, names: list[str] | None) -> dict[str, o
                 "--pruner must be an operation pruner",
                 value=f"{name!r}{hint}",
             )
-    used = {job.pruner for job in session.expansion.jobs if not job.control} - {"none"}
+    used = {
+        job.pruner
+        for job in session.expansion.jobs
+        if arm_of(job).searches and not is_full_search(job)
+    }
     return {name: known[name] for name in names or sorted(used)}
 
 

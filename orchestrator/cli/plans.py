@@ -19,6 +19,7 @@ from orchestrator.plan import KeptFeatureSize, KnownRecords, Plan, kept_feature_
 from orchestrator.price import device_here, forecast_lines, forecast_of, machines_of
 from orchestrator.session import Session
 from orchestrator.study_settings import StudySettings
+from workers.arms import is_full_search
 
 _MOST_DROPPED = 10
 
@@ -73,7 +74,11 @@ def plan(
         )
     if jobs:
         for state in found.states:
-            mark = "done" if state.is_done else f"{len(state.tasks)}/{state.n_stages} keys known"
+            mark = (
+                "done"
+                if state.is_done
+                else f"{len(state.tasks)}/{len(state.graph.steps)} keys known"
+            )
             if found.is_provisional:
                 mark = ""
             out.print(Text(f"{state.job.job_id}  {state.job.label}  {mark}"), soft_wrap=True)
@@ -101,7 +106,7 @@ def _print_without_keys(session: Session, found: Plan) -> None:
 
 def _study_plan(session: Session, study: StudySettings) -> str:
     """What the study takes beside the grid, in words."""
-    full = [job for job in session.expansion.jobs if job.pruner == "none"]
+    full = [job for job in session.expansion.jobs if is_full_search(job)]
     n_cells = sum(is_on_cell(job, study.judged_on) for job in full)
     return (
         f"Then the study: {study.replayed} trials replayed, {study.confirmed} searched for, "
@@ -139,7 +144,7 @@ def _probe(session: Session, forecast: Forecast) -> None:
         forecast.model,
         session.store,
         device=device_here(),
-        n_threads=resources.threads_of(resources.pretrain),
+        n_threads=resources.threads_of(resources.of("pretrain")),
     )
     for line in done.measured:
         out.print(Text(f"measured: {line}"), soft_wrap=True)

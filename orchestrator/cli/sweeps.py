@@ -114,11 +114,10 @@ def status(sweep: SweepPath, data: DataOption = None, runs: RunsOption = None) -
     for name in ("under way or ended early", "", "outcome", *PROGRESS_HEADINGS):
         table.add_column(name)
     seen = set()
-    for state in found.states:
-        task = state.next_task
-        if task is None or (task.kind, task.key) in seen:
+    for task in (task for state in found.states for task in state.ready):
+        if task.id in seen:
             continue
-        seen.add((task.kind, task.key))
+        seen.add(task.id)
         attempts = session.store.attempts(task.kind, task.key)
         if attempts:
             outcome = str(attempts[-1]["outcome"]).replace("lost", "running or lost")
@@ -145,6 +144,6 @@ def status(sweep: SweepPath, data: DataOption = None, runs: RunsOption = None) -
     if n_done < len(found.states):
         nodes = kept_nodes(session) or this_machine(session.spec.resources.cpus)
         forecast = forecast_of(session, found, nodes)
-        tasks = [state.next_task for state in found.states if state.next_task is not None]
+        tasks = [task for state in found.states for task in state.ready]
         left = time_left(forecast.seconds_left(begun_s=begun_seconds(session.store, tasks)))
     out.print(f"{n_done} of {len(found.states)} jobs done{left}")

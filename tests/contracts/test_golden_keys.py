@@ -17,7 +17,10 @@ from orchestrator.expand import expand
 from orchestrator.session import tables
 from orchestrator.spec import load_sweep
 from results.schema import TABLES, columns
-from workers.tasks import CONTROLS, STAGE_VERSIONS, DataSource, stage_tasks
+from workers.arms import ARMS
+from workers.stages.table import STAGES
+from workers.task import DataSource
+from workers.task_graph import stage_tasks
 
 FOLDER = Path(__file__).with_name("golden")
 SOURCE = DataSource(layout="acdc", path="/data", fingerprint="0123456789abcdef")
@@ -44,7 +47,7 @@ metadata:
       drawn: {{type: random, draw: 3, operations: [none, skip_connect, sep_conv_3x3]}}
       patient: {{type: js_stability, patience_epochs: 9}}
 """
-PRUNERS = [*OPERATION_PRUNERS, *SEARCHES, *(name for name in CONTROLS if name != "uniform")]
+PRUNERS = [*OPERATION_PRUNERS, *SEARCHES, *(name for name in ARMS if name and name != "uniform")]
 UNSEARCHED = ["random", "no_cell", "no_cell_longer"]
 SWEEPS = {
     "backbones": {"backbones": list(BACKBONES), "pruners": ["none", *UNSEARCHED]},
@@ -100,8 +103,8 @@ def found_keys(folder):
                 label += [settings.split.validation, str(settings.split.fold)]
                 label += [f"retrained with {job.retrain_seed}"]
             tasks = stage_tasks(job, SOURCE, {})
-            known = {task.key: GENOTYPE for task in tasks if task.kind == "search"}
-            keys = {task.kind: task.key for task in stage_tasks(job, SOURCE, known)}
+            known = {task.id: {"genotype": GENOTYPE} for task in tasks if task.kind == "search"}
+            keys = {task.role: task.key for task in stage_tasks(job, SOURCE, known)}
             found[" · ".join(label)] = {"job_id": job.job_id, **keys}
     return found
 
@@ -130,7 +133,7 @@ def test_stage_keys_and_job_ids_are_what_they_were(tmp_path):
 def test_every_kind_of_stage_backbone_and_arm_is_pinned_twice(tmp_path):
     expected = golden("keys.json")
     assert len({keys["job_id"] for keys in expected.values()}) >= 60
-    for kind in STAGE_VERSIONS:
+    for kind in STAGES:
         assert len({keys[kind] for keys in expected.values() if kind in keys}) >= 2
     for name in [*BACKBONES, *PRUNERS, "skips"]:
         assert sum(f" · {name} · " in label for label in expected) >= 2, name

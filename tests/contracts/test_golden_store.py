@@ -21,6 +21,8 @@ from orchestrator.session import open_sweep
 from results.schema import TABLES
 from results.store import read_table
 
+LATER_COLUMNS = ("arm_type",)
+"""Columns that the tables of then did not have."""
 ARCHIVE = Path(__file__).parent / "golden" / "store.tar.xz"
 PARTS = ("data", "tiny.yaml", "runs/store", "runs/tiny/tables")
 SWEEP = """
@@ -63,7 +65,8 @@ def test_a_store_of_an_earlier_commit_is_whole_and_gives_its_tables(tmp_path):
     said = run(tmp_path)
     assert " start " not in said
     for name, frame in tables_in(tmp_path).items():
-        pd.testing.assert_frame_equal(frame, before[name], obj=name)
+        then = [column for column in frame if column not in LATER_COLUMNS]
+        pd.testing.assert_frame_equal(frame[then], before[name][then], obj=name)
 
 
 def tables_in(folder):

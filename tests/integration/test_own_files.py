@@ -39,6 +39,7 @@ STAGE_FILES = {
     "pretrain": ["weights.pt", "curve.json", "split.json"],
     "search": ["genotype.json", "events.json", "curve.json", "liveness.json", "trajectory.npz"],
     "retrain": ["weights.pt", "curve.json"],
+    "predict": ["mask_00000.npz", "masks.json"],
     "evaluate": ["patients.json"],
 }
 NOTES = {

@@ -69,7 +69,9 @@ def test_a_server_away_for_a_whole_sweep_has_everything_after_sync(
     assert tables["jobs"]["status"].tolist() == ["done"] * 2
     assert tables["jobs"]["test_dice"].notna().all()
     assert set(tables["patients"]["job_id"]) == set(tables["jobs"]["job_id"])
-    assert set(tables["stages"]["kind"]) == {"prepare", "pretrain", "retrain", "evaluate"}
+    assert set(tables["stages"]["kind"]) == {
+        "prepare", "pretrain", "retrain", "predict", "evaluate",
+    }  # fmt: skip
     client = MlflowClient(tracking_uri=server.uri)
     experiment = client.get_experiment_by_name("tiny")
     assert experiment is not None

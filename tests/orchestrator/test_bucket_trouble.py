@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from changed_stages import change_run
 from rich.console import Console
 from s3_server import SECRET, Door, S3Server, new_bucket
 
@@ -25,7 +26,7 @@ from workers.places import StoreAwayError, cache_folder, open_place
 from workers.preemption import Preemption
 from workers.reporting import FileReporter
 from workers.stage_store import CHECKPOINT, StageStore
-from workers.stages import STAGES
+from workers.stages.table import STAGES
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_a_stage_whose_bucket_is_away_is_tried_again(open_in, s3_root, door, mon
     run(open_in(s3_root), view)
     assert Counter(view.ends) == Counter(
         [("prepare", "done"), ("pretrain", "store_away"), ("pretrain", "done"),
-         ("evaluate", "done")]
+         ("predict", "done"), ("evaluate", "done")]
     )  # fmt: skip
 
 
@@ -220,7 +221,7 @@ def test_a_stage_on_another_host_hears_that_its_driver_stops(s3_root, tmp_path, 
 @pytest.mark.slow
 def test_a_cache_that_is_emptied_under_a_stage_is_filled_again(open_in, s3_root, monkeypatch):
     monkeypatch.setattr("orchestrator.tries.PAUSE_S", {})
-    stage, emptied = STAGES["evaluate"], []
+    stage, emptied = STAGES["evaluate"].run, []
 
     def empties(room):
         if not emptied:
@@ -228,7 +229,7 @@ def test_a_cache_that_is_emptied_under_a_stage_is_filled_again(open_in, s3_root,
             shutil.rmtree(cache_folder())
         return stage(room)
 
-    monkeypatch.setitem(STAGES, "evaluate", empties)
+    change_run(monkeypatch, "evaluate", empties)
     view = Recorder()
     run(open_in(s3_root), view)
     assert emptied

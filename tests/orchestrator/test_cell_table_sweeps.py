@@ -8,7 +8,8 @@ from iac_core.cells.genotype import Genotype
 from orchestrator.expand import expand
 from orchestrator.session import tables
 from orchestrator.spec import load_sweep
-from workers.tasks import DataSource, stage_tasks
+from workers.task import DataSource
+from workers.task_graph import stage_tasks
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 DATA = ["hippocampus", "acdc"]

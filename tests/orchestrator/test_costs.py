@@ -9,17 +9,16 @@ import pytest
 from orchestrator.costs import (
     SHARE,
     CostModel,
-    DataSize,
     Observation,
     Question,
-    Work,
     keep_probe,
     known_costs,
     observations_of_store,
     observations_of_tables,
-    work_of,
 )
 from workers.stage_store import StageStore
+from workers.stages.table import STAGES
+from workers.work import DataSize, Work
 
 ROOT = Path(__file__).parents[2]
 WORK = Work(rounds=100, per_round=64, pixels=48.0**2)
@@ -130,13 +129,13 @@ def test_work_follows_from_the_settings_and_the_size_of_the_data():
         "search": {"epochs": 10, "batch_size": 4, "steps_per_epoch": 5},
         "retrain": {"epochs": 7, "batch_size": 4, "steps_per_epoch": None},
     }
-    assert work_of("prepare", sections, 32, data) == Work(per_round=12)
-    assert work_of("pretrain", sections, 32, data) == Work(rounds=3, per_round=20, pixels=1024)
-    assert work_of("search", sections, 32, data) == Work(rounds=10, per_round=40, pixels=1024)
-    assert work_of("retrain", sections, 32, data) == Work(rounds=7, per_round=80, pixels=1024)
-    assert work_of("retrain", sections, 32, DataSize()).per_round is None
-    assert work_of("evaluate", sections, 32, data) == Work(per_round=120, pixels=1024)
-    nnunet = work_of("pretrain", {"pretrain": None, "backbone": {"epochs": 50}}, 0, data)
+    assert STAGES["prepare"].work(sections, 32, data) == Work(per_round=12)
+    assert STAGES["pretrain"].work(sections, 32, data) == Work(rounds=3, per_round=20, pixels=1024)
+    assert STAGES["search"].work(sections, 32, data) == Work(rounds=10, per_round=40, pixels=1024)
+    assert STAGES["retrain"].work(sections, 32, data) == Work(rounds=7, per_round=80, pixels=1024)
+    assert STAGES["retrain"].work(sections, 32, DataSize()).per_round is None
+    assert STAGES["evaluate"].work(sections, 32, data) == Work(per_round=120, pixels=1024)
+    nnunet = STAGES["pretrain"].work({"pretrain": None, "backbone": {"epochs": 50}}, 0, data)
     assert nnunet == Work(rounds=50, per_round=1.0)
 
 
@@ -158,6 +157,6 @@ def test_a_probe_is_kept_beside_the_store_and_read_again(tmp_path):
     store = StageStore(tmp_path / "store")
     keep_probe(store, "search-unet", observed(3.0))
     keep_probe(store, "search-unet", observed(4.0))
-    (found,) = observations_of_store(store, ("search",))
+    (found,) = observations_of_store(store)
     assert found == observed(4.0)
-    assert known_costs(store, tmp_path, ("search",)).answer(QUESTION).n == 1
+    assert known_costs(store, tmp_path).answer(QUESTION).n == 1

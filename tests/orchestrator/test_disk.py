@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from changed_stages import change_run
 from command_line import CommandLine
 from comparable_tables import comparable
 from small_disks import fill, read_only, small_disk
 
 from orchestrator.disk import free_gib, full_folder, is_full, problem_of, write_trouble
-from workers.stages import STAGES
+from workers.stages.table import STAGES
 
-KINDS = ("prepare", "pretrain", "search", "retrain", "evaluate")
+KINDS = tuple(STAGES)
 
 
 @pytest.fixture
@@ -222,7 +223,7 @@ def test_a_stage_that_meets_a_full_disk_says_so_and_the_same_command_goes_on(
         with small_disk(tmp_path / kind, "64m") as small:
             words = ("run", finished_on, "--inline", "--runs", small / "runs")
             with monkeypatch.context() as filled:
-                filled.setitem(STAGES, kind, _fills_the_disk(STAGES[kind], small))
+                change_run(filled, kind, _fills_the_disk(STAGES[kind].run, small))
                 done = call(*words, cwd=tmp_path)
             assert done.code == 1, (kind, done)
             said = re.search(rf"{small}/runs\S*: the disk must have room, got .*; (.*)", done.err)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from changed_stages import change_run
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
@@ -22,7 +23,7 @@ from workers.lease import LeaseLostError
 from workers.preemption import PREEMPTION_FILE, Preemption
 from workers.run_stage import COMPLETIONS, run_stage
 from workers.stage_store import Attempt
-from workers.stages import STAGES
+from workers.stages.table import STAGES
 
 FAULTY = """    backbones:
       unet:
@@ -154,7 +155,8 @@ def test_the_file_of_a_host_that_goes_away_makes_a_stage_checkpoint_and_go_on(
     note = tmp_path / "preempted"
     monkeypatch.setenv(PREEMPTION_FILE, str(note))
     session = open_with("[none]")
-    monkeypatch.setitem(STAGES, "search", Interrupted(STAGES["search"], note.touch, at_epoch=3))
+    stage = Interrupted(STAGES["search"].run, note.touch, at_epoch=3)
+    change_run(monkeypatch, "search", stage)
 
     class TheHostComesBack(View):
         def __init__(self):
@@ -213,9 +215,9 @@ def order(session, kind):
 def test_sigterm_is_a_warning_once_and_leaves_the_process_as_it_was(open_with, monkeypatch):
     session = open_with("[none]")
     for kind in ("prepare", "pretrain"):
-        task = session.plan().states[0].next_task
+        task = session.plan().states[0].ready[0]
         assert run_stage(task, order(session, kind)).ending == "done"
-    task = session.plan().states[0].next_task
+    task = session.plan().states[0].ready[0]
     before = signal.getsignal(signal.SIGTERM)
     seen = []
 
@@ -223,7 +225,8 @@ def test_sigterm_is_a_warning_once_and_leaves_the_process_as_it_was(open_with, m
         os.kill(os.getpid(), signal.SIGTERM)
         seen.append(signal.getsignal(signal.SIGTERM))
 
-    monkeypatch.setitem(STAGES, "search", Interrupted(STAGES["search"], terminate, at_epoch=2))
+    stage = Interrupted(STAGES["search"].run, terminate, at_epoch=2)
+    change_run(monkeypatch, "search", stage)
     preemption = Preemption()
     with preemption.heeding_sigterm():
         end = run_stage(task, order(session, "search"), preemption)
@@ -241,7 +244,7 @@ def fail_always(monkeypatch, kind, error):
         calls.append(room)
         raise error
 
-    monkeypatch.setitem(STAGES, kind, stage)
+    change_run(monkeypatch, kind, stage)
     return calls
 
 
@@ -295,7 +298,7 @@ def test_what_dies_but_advances_is_healthy():
 
 def test_an_attempt_that_is_running_does_not_count(open_with):
     session = open_with()
-    (task,) = [state.next_task for state in session.plan().states]
+    (task,) = [task for state in session.plan().states for task in state.ready]
     attempt = session.store.begin(task.kind, task.key, device="cpu")
     assert len(session.store.attempts(task.kind, task.key)) == 1
     assert session.store.ended_attempts(task.kind, task.key) == []
@@ -355,14 +358,14 @@ def test_an_execution_counts_once_it_was_published_or_refused(
     notes.touch()
     monkeypatch.setenv(COMPLETIONS, str(notes))
     session = open_with(arguments={"fault": "none"})
-    task = session.plan().states[0].next_task
+    task = session.plan().states[0].ready[0]
     room = session.room()
     if isinstance(at_the_end, KilledHere):
 
         def killed(room):
             raise at_the_end
 
-        monkeypatch.setitem(STAGES, task.kind, killed)
+        change_run(monkeypatch, task.kind, killed)
     elif at_the_end is not None:
 
         def refused(attempt, **what):

@@ -11,11 +11,9 @@ from iac_core.searches.settings import OneShotSettings
 from orchestrator.cli import app
 from orchestrator.confirmed import outcome_of
 from orchestrator.costs import (
-    DataSize,
     observations_of_store,
     observations_of_tables,
     question_of,
-    work_of,
 )
 from orchestrator.executors import InlineExecutor
 from orchestrator.recorded import grid_cells, read_search
@@ -26,7 +24,9 @@ from orchestrator.session import open_sweep, tables
 from orchestrator.study_export import _type_of
 from orchestrator.tracking import FinishedJob
 from results.store import read_tables
-from workers.stages import TRAJECTORY
+from workers.stages.files import TRAJECTORY
+from workers.stages.table import STAGES
+from workers.work import DataSize
 
 SETTINGS = (
     "{n_steps: 9, n_evaluations: 6, population: 4, tournament: 2, n_finalists: 2, "
@@ -148,10 +148,10 @@ def test_an_exported_arm_is_written_with_its_type(swept):
 def test_the_forecast_counts_paths_and_scores(swept):
     session, end, _, record = search_of(swept, "one_shot")
     data = DataSize(n_training_slices=60)
-    work = work_of("search", record.settings, 32, data)
+    work = STAGES["search"].work(record.settings, 32, data)
     assert work.per_round == pytest.approx((9 + 2 * 3) * 4 + (6 + 2) * 30 / 3)
     assert work.rounds == 1
-    assert work_of("search", record.settings, 32, DataSize()).per_round is None
+    assert STAGES["search"].work(record.settings, 32, DataSize()).per_round is None
     asked = question_of(
         "search", end.state.job, device="", on_gpu=False, is_exclusive=False, data=data
     )
@@ -159,5 +159,6 @@ def test_the_forecast_counts_paths_and_scores(swept):
     full = next(job for job in session.expansion.jobs if job.pruner == "none")
     asked = question_of("search", full, device="", on_gpu=False, is_exclusive=False, data=data)
     assert asked.work.rounds == 6
-    arms = {one.of.arm for one in observations_of_store(session.store, ("search",))}
+    observed = observations_of_store(session.store)
+    arms = {one.of.arm for one in observed if one.of.kind == "search"}
     assert arms == {"none", "one_shot", "fair"}

@@ -22,7 +22,7 @@ from orchestrator.run_sweep import View, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.simulation import SimulatedStage, StageGraph, simulate
 from workers.stage_store import StageRecord
-from workers.tasks import stage_tasks
+from workers.task_graph import stage_tasks
 
 
 def text_of(lines):
@@ -34,7 +34,15 @@ def text_of(lines):
 
 
 ARMS = "[no_cell, random, none, js_stability]"
-SECONDS = {"prepare": 2.0, "pretrain": 300.0, "search": 200.0, "retrain": 110.0, "evaluate": 9.0}
+GENOTYPE = "any"
+SECONDS = {
+    "prepare": 2.0,
+    "pretrain": 300.0,
+    "search": 200.0,
+    "retrain": 110.0,
+    "predict": 6.0,
+    "evaluate": 3.0,
+}
 
 
 @pytest.fixture
@@ -67,7 +75,7 @@ def test_a_finished_sweep_tells_what_more_seeds_take(open_tiny):
     more = open_tiny("[no_cell, random]", "[0, 1, 2]")
     forecast = forecast_of(more, more.plan(), [Node(cpus=2)])
     rows = {row.kind: row for row in forecast.by_kind()}
-    assert set(rows) == {"pretrain", "retrain", "evaluate"}
+    assert set(rows) == {"pretrain", "retrain", "predict", "evaluate"}
     assert all(row.groups == {"the same": row.hours.n} for row in rows.values())
     assert rows["pretrain"].hours.n == 2
     weights = session.store.root / "pretrain"
@@ -102,7 +110,7 @@ def test_a_probe_measures_what_was_never_observed_and_once(open_tiny):
 
     done, forecast = measured()
     assert {line.split()[0] for line in done.measured} == {
-        "prepare", "pretrain", "search", "retrain", "evaluate",
+        "prepare", "pretrain", "search", "retrain", "predict", "evaluate",
     }  # fmt: skip
     assert all(forecast.model.answer(one) for one in forecast.questions.values())
     assert session.plan().done == frozenset()
@@ -148,7 +156,8 @@ def test_after_part_of_a_sweep_the_rest_takes_what_was_said(open_tiny, seed):
         for task in state.tasks:
             place = (task.kind, task.key)
             note(forecast, task, truth[place])
-        for place in forecast.chains[state.job.job_id][len(state.tasks) :]:
+        known = {task.id for task in state.tasks}
+        for place in set(forecast.stages_of[state.job.job_id]) - known:
             forecast.model.add(Observation(of=forecast.questions[place], seconds=truth[place]))
         ended.add(state.job.job_id)
     left = forecast.seconds_left(ended)
@@ -158,7 +167,7 @@ def test_after_part_of_a_sweep_the_rest_takes_what_was_said(open_tiny, seed):
         place: SimulatedStage(seconds=truth[place], needs=stage.needs)
         for place, stage in graph.stages.items()
     }
-    real = simulate(StageGraph(stages=stages, chains=graph.chains), nodes)
+    real = simulate(StageGraph(stages=stages, after=graph.after), nodes)
     assert left.low <= real <= left.high
     assert left.high < 3 * left.low
     assert "left (" in time_left(left)
@@ -204,7 +213,7 @@ def test_the_estimate_knows_a_retraining_whose_key_came_with_its_genotype(open_t
     (job,) = session.expansion.jobs
     source = session.sources[job.dataset]
     search = stage_tasks(job, source, {})[-1]
-    retrain = stage_tasks(job, source, {search.key: "any"})[3]
+    retrain = stage_tasks(job, source, {search.id: {"genotype": GENOTYPE}})[3]
     forecast.note_submitted(retrain)
     whole = forecast.seconds_left().value
     begun = forecast.seconds_left(begun_s={("retrain", retrain.key): 60.0}).value

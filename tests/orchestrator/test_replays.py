@@ -14,7 +14,7 @@ from iac_core.pruners.js_stability import JsStabilitySettings
 from orchestrator.recorded import grid_cells, read_search
 from orchestrator.replays import replay_rooms, replay_table, replayable, varied
 from orchestrator.session import open_sweep
-from workers.stages import LIVENESS
+from workers.stages.files import LIVENESS
 
 ROOT = Path(__file__).parents[2]
 

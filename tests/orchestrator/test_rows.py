@@ -10,8 +10,8 @@ import pytest
 from orchestrator.rows import job_tables, mean_scores
 from orchestrator.session import open_sweep
 from results.metrics import METRICS
-from workers.stages import CURVE, EVENTS, TRAJECTORY
-from workers.tasks import stage_tasks
+from workers.stages.files import CURVE, EVENTS, TRAJECTORY
+from workers.task_graph import stage_tasks
 
 PROVENANCE = {"device": "cpu", "n_threads": 1, "host": "h", "versions": {}, "commit": ""}
 GENOTYPE = '{"n_nodes":2,"levels":[[[0,2,"skip_connect"],[1,2,"none"]]]}'
@@ -39,7 +39,7 @@ def tables(session):
     """A function that puts a search and a retraining into the store and returns the rows."""
     state = session.plan().states[0]
     search = next(task for task in state.tasks if task.kind == "search")
-    tasks = stage_tasks(state.job, search.source, {search.key: GENOTYPE})
+    tasks = stage_tasks(state.job, search.source, {search.id: {"genotype": GENOTYPE}})
     retrain = next(task for task in tasks if task.kind == "retrain")
 
     def rows(search_outcome, search_files, retrain_outcome, curve=()):

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+from changed_stages import change_run
 
 from iac_core.config import SearchPace
 from iac_core.errors import ConfigError, NotFiniteError
@@ -22,8 +23,7 @@ from orchestrator.run_sweep import View, request_stop, run_sweep
 from orchestrator.session import open_sweep
 from orchestrator.spec import SweepError
 from results.store import write_table
-from workers.stages import STAGES
-from workers.tasks import STAGE_VERSIONS
+from workers.stages.table import STAGES
 
 
 class Recorder(View):
@@ -108,7 +108,7 @@ def test_a_second_run_runs_nothing_and_a_new_seed_only_what_is_new(open_tiny):
     assert sum(view.ran.values()) == 0
     assert len(ends) == 2
     _, _, view = run(open_tiny("[no_cell, random]", "[0, 1]"))
-    assert view.ran == Counter(pretrain=1, retrain=1, evaluate=2)
+    assert view.ran == Counter(pretrain=1, retrain=1, predict=2, evaluate=2)
 
 
 def test_a_stopped_sweep_goes_on_where_it_stopped(open_tiny):
@@ -126,7 +126,7 @@ def test_a_stopped_sweep_goes_on_where_it_stopped(open_tiny):
     session.stop_file.unlink()
     _, ends, view = run(session)
     assert len(ends) == 1
-    assert view.ran == Counter(search=1, retrain=1, evaluate=1)
+    assert view.ran == Counter(search=1, retrain=1, predict=1, evaluate=1)
     record = session.store.record(
         "search", next(t.key for t in ends[0].state.tasks if t.kind == "search")
     )
@@ -140,7 +140,7 @@ def test_a_failed_stage_fails_its_jobs_and_the_others_go_on(open_tiny):
     class Breaks(Recorder):
         def submitted(self, task):
             if task.kind == "search":
-                place = session.store.folder("pretrain", task.parents["pretrain"])
+                place = session.store.folder("pretrain", task.parent("pretrain").key)
                 (place / "weights.pt").rename(place / "weights.gone")
 
         def ended(self, task, end):
@@ -160,7 +160,7 @@ def test_a_failed_stage_fails_its_jobs_and_the_others_go_on(open_tiny):
 def test_sweeps_share_stages_through_the_store(open_tiny):
     run(open_tiny("[no_cell]"))
     _, _, view = run(open_tiny("[random]"))
-    assert view.ran == Counter(retrain=1, evaluate=1)
+    assert view.ran == Counter(retrain=1, predict=1, evaluate=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,8 +270,8 @@ class FailsAtFirst:
     """A stage that raises some times, then works."""
 
     def __init__(self, monkeypatch, kind, errors):
-        self.stage, self.errors, self.n = STAGES[kind], list(errors), 0
-        monkeypatch.setitem(STAGES, kind, self)
+        self.stage, self.errors, self.n = STAGES[kind].run, list(errors), 0
+        change_run(monkeypatch, kind, self)
 
     def __call__(self, room):
         self.n += 1
@@ -339,7 +339,7 @@ def test_whatever_later_work_rests_on_survives_a_loss_of_power(open_tiny, monkey
     monkeypatch.setattr(os, "fsync", noted)
     run(session)
     root = Path(session.store.root)
-    outcomes = [path for path in root.glob("*/*/*") if path.parts[-3] in STAGE_VERSIONS]
+    outcomes = [path for path in root.glob("*/*/*") if path.parts[-3] in STAGES]
     assert {"manifest.json", "genotype.json", "trajectory.npz", "index.json", "weights.pt"} <= {
         path.name for path in outcomes
     }

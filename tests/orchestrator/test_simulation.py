@@ -28,9 +28,11 @@ def graph(*chains, whole=()):
         )
         for name in itertools.chain(*chains)
     }
-    return StageGraph(
-        stages=stages, chains=[[("kind", name) for name in names] for names in chains]
-    )
+    after = {}
+    for names in chains:
+        for before, name in itertools.pairwise(names):
+            after.setdefault(("kind", name), [("kind", before)])
+    return StageGraph(stages=stages, after=after)
 
 
 @pytest.mark.parametrize(
@@ -64,11 +66,18 @@ def test_bounds_are_the_longest_chain_or_the_work_over_the_machines():
     assert graph(["a5", "b5"], ["c1"]).lower_bound_s([Node(cpus=8)]) == 10
     assert graph(*([f"{name}4"] for name in "abcdefgh")).lower_bound_s([Node(cpus=2)]) == 16
     gpus = {("k", "a"): SimulatedStage(seconds=6, needs=StageResources(cpus=1, gpus=0.5))}
-    one = StageGraph(stages=gpus, chains=[[("k", "a")]])
+    one = StageGraph(stages=gpus, after={})
     assert one.lower_bound_s([Node(cpus=64, gpus=4)]) == 6
 
 
-SECONDS = {"prepare": 2.0, "pretrain": 30.0, "search": 20.0, "retrain": 11.0, "evaluate": 3.0}
+SECONDS = {
+    "prepare": 2.0,
+    "pretrain": 30.0,
+    "search": 20.0,
+    "retrain": 11.0,
+    "predict": 4.0,
+    "evaluate": 3.0,
+}
 
 
 class VirtualExecutor:
@@ -155,7 +164,7 @@ def test_the_simulation_agrees_with_the_loop_itself(
         place: SimulatedStage(seconds=SECONDS[place[0]], needs=stage.needs)
         for place, stage in forecast.graph().stages.items()
     }
-    exact = StageGraph(stages=stages, chains=forecast.graph().chains)
+    exact = StageGraph(stages=stages, after=forecast.graph().after)
     first = exact.priorities().__getitem__ if longest_first else None
     progress = run_sweep(
         session.expansion.jobs,

@@ -49,7 +49,7 @@ from orchestrator.tuning import study_lines
 from results.report import StudyPages
 from results.schema import conform
 from results.transfer import StudySplit
-from workers.tasks import stage_tasks
+from workers.task_graph import stage_tasks
 
 SPACE = {
     "js_stability": {

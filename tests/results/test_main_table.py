@@ -1,6 +1,6 @@
 from report_rows import job, tables
 
-from results.main_table import MAIN_COLUMNS, main_table, ordered_arms
+from results.main_table import MAIN_COLUMNS, main_table
 from results.tables.cells import Missing, Noted
 
 ROWS = [
@@ -71,7 +71,3 @@ def test_no_jobs_make_a_table_without_rows():
     found = main_table(tables([])["jobs"])
     assert found.rows == ()
     assert found.header[:3] == ("dataset", "backbone", "arm")
-
-
-def test_controls_come_before_the_full_search_and_the_others():
-    assert ordered_arms(["b", "none", "a", "no_cell"]) == ["no_cell", "none", "a", "b"]

@@ -2,5 +2,10 @@
 
 import importlib
 
-for _name in ("orchestrator.cli", "orchestrator.reporting", "results.report", "workers.stages"):
+for _name in (
+    "orchestrator.cli",
+    "orchestrator.reporting",
+    "results.report",
+    "workers.stages.table",
+):
     importlib.import_module(_name)

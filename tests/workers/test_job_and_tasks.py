@@ -21,7 +21,8 @@ from iac_core.errors import ConfigError
 from iac_core.pruners.js_stability import JsStabilitySettings
 from iac_core.pruners.no_pruning import NoPruningSettings
 from workers.job import Job, JobSettings, content_hash
-from workers.tasks import DataSource, stage_tasks
+from workers.task import DataSource
+from workers.task_graph import stage_tasks
 
 SOURCE = DataSource(layout="acdc", path="/data", fingerprint="f" * 16)
 GENOTYPE = '{"n_nodes":1,"levels":[[[0,2,"skip_connect"],[1,2,"skip_connect"]]]}'
@@ -54,8 +55,14 @@ def job(pruner="js_stability", control="", settings=SETTINGS, seed=0, **changes)
 
 
 def keys(of_job, genotypes=None):
-    tasks = stage_tasks(of_job, SOURCE, genotypes or {})
-    return {task.kind: task.key for task in tasks}
+    """Role → key; `genotypes` are those of finished searches, by key."""
+    known = {("search", key): {"genotype": found} for key, found in (genotypes or {}).items()}
+    return {task.role: task.key for task in stage_tasks(of_job, SOURCE, known)}
+
+
+def old_keys(found):
+    """The keys of the kinds that were there when the keys below were noted, in order."""
+    return [key for role, key in found.items() if role != "predict"]
 
 
 def full_keys(of_job):
@@ -85,7 +92,9 @@ ANOTHER = {
     "flips": False, "rotation_degrees": 5.0, "scale": 0.2, "shift": 0.2, "intensity": 0.2,
     "noise_sd": 0.2,
 }  # fmt: skip
-SECTIONS = [entry.name for entry in fields(JobSettings) if entry.name != "split_content"]
+SECTIONS = [
+    entry.name for entry in fields(JobSettings) if entry.name not in ("split_content", "others")
+]
 EVERY_SETTING = [
     (section, entry.name)
     for section in SECTIONS
@@ -141,13 +150,13 @@ def test_the_hash_ignores_the_order_of_keys_and_refuses_what_is_not_plain():
 def test_keys_stay_what_they_were():
     """Stores hold results under these: whatever changes them makes every sweep run again."""
     assert job().job_id == "621f5d2bbba3bf34"
-    assert list(full_keys(job()).values()) == [
+    assert old_keys(full_keys(job())) == [
         "bca62b145492a2b7", "8a23de7e72c9589c", "a7e47992f92ba7e0", "e0af0d8f7b53773a",
         "05c68b2837a161c4",
     ]  # fmt: skip
     random = job("random", "random", seed=3)
     assert random.job_id == "448cf9190ac43fab"
-    assert list(keys(random).values()) == [
+    assert old_keys(keys(random)) == [
         "bca62b145492a2b7", "ba03dab8775e3c16", "baa6a1f1066928fa", "5386522977959c4b",
     ]  # fmt: skip
     nnunet = full_keys(job(settings=replace(SETTINGS, backbone=NnunetSettings())))
@@ -175,7 +184,7 @@ def test_what_was_prepared_pre_trained_and_scored_without_cells_is_found_again(
         augmentation=AugmentationSettings(enabled=is_augmented),
         cell=CellSettings(node_width=0.5, start="matched", form="added"),
     )
-    assert list(keys(job("no_cell", "no_cell", settings=settings)).values()) == expected.split()
+    assert old_keys(keys(job("no_cell", "no_cell", settings=settings))) == expected.split()
 
 
 def test_jobs_may_share_a_backbone_and_retrain_a_cell_with_several_seeds():
@@ -256,13 +265,26 @@ def test_all_pruners_and_controls_share_one_pre_training():
 
 def test_a_search_chain_ends_where_its_genotype_is_unknown():
     assert list(keys(job())) == ["prepare", "pretrain", "search"]
-    assert list(full_keys(job())) == ["prepare", "pretrain", "search", "retrain", "evaluate"]
+    assert list(full_keys(job())) == [
+        "prepare",
+        "pretrain",
+        "search",
+        "retrain",
+        "predict",
+        "evaluate",
+    ]
 
 
 def test_controls_have_the_chains_they_stand_for():
-    assert list(keys(job("no_cell", "no_cell"))) == ["prepare", "pretrain", "evaluate"]
+    assert list(keys(job("no_cell", "no_cell"))) == ["prepare", "pretrain", "predict", "evaluate"]
     for name in ("random", "no_cell_longer"):
-        assert list(keys(job(name, name))) == ["prepare", "pretrain", "retrain", "evaluate"]
+        assert list(keys(job(name, name))) == [
+            "prepare",
+            "pretrain",
+            "retrain",
+            "predict",
+            "evaluate",
+        ]
 
 
 def test_two_searches_that_find_one_genotype_share_the_retraining():
@@ -274,7 +296,7 @@ def test_two_searches_that_find_one_genotype_share_the_retraining():
 
 CHANGED_FROM = {
     "prepare": "prepare", "split": "pretrain", "pretrain": "pretrain", "backbone": "pretrain",
-    "search": "search", "pruner": "search", "evaluate": "evaluate", "augmentation": "pretrain",
+    "search": "search", "pruner": "search", "evaluate": "predict", "augmentation": "pretrain",
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""One module for each kind of stage; `workers.stages.table` lists them."""
