@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
 from files.writing import write_text
@@ -191,45 +192,43 @@ def run_sweep(
         on_job_end: Called once per job, done or failed.
         priority: Of a stage, the highest starts first; None takes them as they come.
     """
-    run = _SweepRun(jobs, room, executor, view, on_job_end, priority or (lambda task: 0.0))
-    room.store.withdraw_stop(room.stop_file)
-    graphs = [JobGraph(job, room.sources[job.dataset]) for job in jobs]
-    run.patiently(lambda: run.records.read_ahead(graphs))
-    for graph in graphs:
-        run.advance(graph)
-    while executor.running() or run.elsewhere or run.paused:
-        if executor.running():
-            for task, end in executor.ended(_POLL_S):
-                run.take(task, end)
-        else:
-            time.sleep(_POLL_S)
-        run.look_elsewhere()
-        run.look_at_running()
-        run.refresh_sometimes()
-    run.refresh()
-    run.watch.close()
-    room.store.withdraw_stop(room.stop_file)
+    with SweepRun(room, executor, view=view, on_job_end=on_job_end, priority=priority) as run:
+        run.add(jobs)
+        while run.is_busy:
+            run.step()
     return run.progress
 
 
-class _SweepRun:
-    """State of one run; see `run_sweep`."""
+class SweepRun:
+    """A run to which jobs are added; a context manager. See `run_sweep` for what it does.
+
+    Args:
+        room: Store, stop file, data folders, resources.
+        executor: What runs stages.
+        view: Follows along.
+        on_job_end: Called once per job, done or failed. It must add no jobs.
+        priority: Of a stage, the highest starts first; None takes them as they come.
+
+    Attributes:
+        progress: How it stands.
+    """
 
     def __init__(
         self,
-        jobs: Sequence[Job],
         room: SweepRoom,
         executor: Executor,
+        *,
         view: View,
         on_job_end: Callable[[JobEnd], None],
-        priority: Callable[[StageTask], float],
+        priority: Callable[[StageTask], float] | None = None,
     ) -> None:
         self.room, self.executor, self.view, self.on_job_end = room, executor, view, on_job_end
-        self.priority = priority
+        self.priority = priority or (lambda task: 0.0)
         self.records = KnownRecords(room.store)
         self.packing = self.patiently(lambda: Packing(room.store.place, room.resources))
         self.tried_before = self.patiently(lambda: room.store.place.names("attempts"))
-        self.progress = SweepProgress(n_jobs=len(jobs))
+        self.progress = SweepProgress(n_jobs=0)
+        self.graphs: list[JobGraph] = []
         self.waiting: dict[tuple[str, str], list[JobGraph]] = {}
         self.failed: dict[tuple[str, str], Failure] = {}
         self.ended: set[int] = set()
@@ -244,6 +243,46 @@ class _SweepRun:
         self.read: set[tuple[str, str]] = set()
         self.refreshed = 0.0
         self.stop_was_sent = False
+
+    def __enter__(self) -> "SweepRun":
+        self.room.store.withdraw_stop(self.room.stop_file)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.refresh()
+            self.watch.close()
+            self.room.store.withdraw_stop(self.room.stop_file)
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """Take jobs on: what of them is whole ends here, the rest is handed to the executor."""
+        graphs = [JobGraph(job, self.room.sources[job.dataset]) for job in jobs]
+        self.graphs += graphs
+        self.progress.n_jobs += len(jobs)
+        self.patiently(lambda: self.records.read_ahead(graphs))
+        for graph in graphs:
+            self.advance(graph)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a stage runs, is waited for, or is to be tried again."""
+        return bool(self.executor.running() or self.elsewhere or self.paused)
+
+    def step(self) -> None:
+        """Wait about half a second for stages to end, and go on with what waits for them."""
+        if self.executor.running():
+            for task, end in self.executor.ended(_POLL_S):
+                self.take(task, end)
+        else:
+            time.sleep(_POLL_S)
+        self.look_elsewhere()
+        self.look_at_running()
+        self.refresh_sometimes()
 
     def advance(self, graph: JobGraph) -> None:
         """Hand the stages of a job that are ready to the executor, or end the job."""

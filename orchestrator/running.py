@@ -16,11 +16,13 @@ from iac_core.errors import ConfigError
 from orchestrator.cluster import Node, this_machine, unplaceable
 from orchestrator.consoles import err, out
 from orchestrator.disk import problem_of, write_trouble
+from orchestrator.drivers.driver import drive
+from orchestrator.drivers.grid import GridDriver
 from orchestrator.live_view import LineView, LiveView, plan_table
 from orchestrator.plan import Plan
 from orchestrator.price import forecast_of, keep_nodes
 from orchestrator.resources import ResourceSettings
-from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop, run_sweep
+from orchestrator.run_sweep import JobEnd, SweepProgress, View, request_stop
 from orchestrator.session import Session
 from orchestrator.stopping import interrupt
 from orchestrator.store_care import clean_up
@@ -220,8 +222,8 @@ def _execute(
         if out.is_terminal:
             view = stack.enter_context(LiveView(out, found, session.store, forecast))
         stack.enter_context(_stop_on_interrupt(session))
-        return run_sweep(
-            session.expansion.jobs,
+        return drive(
+            GridDriver(session.expansion.jobs),
             room,
             executor,
             view=view,

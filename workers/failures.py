@@ -1,6 +1,21 @@
 """What kinds of failure there are, and which of them another try can mend.
 
-===============  =================================================  ======================
+===============  =============================================  ============================
+kind             what happened                                  what follows
+===============  =============================================  ============================
+``disk_full``    a write found no room                          tried again, after a pause
+``host_memory``  the machine ran out of memory                  tried again, alone on it
+``gpu_memory``   the GPU ran out of memory                      again, whole GPU, half a batch
+``lost``         the process or its host died                   tried again
+``store_away``   the store did not answer                       tried again, after a pause
+``damaged``      a stage that it builds on has a damaged file   that one is made anew
+``timeout``      it took longer than ``timeout_min``            the job fails; it goes on later
+``not_finite``   a loss or a gradient was not finite            the job fails
+``data``         the data folder breaks a rule                  the job fails
+``setting``      a setting does not fit                         the job fails
+``code``         anything else that was raised                  the job fails
+``quarantined``  too many attempts in vain, over all runs       not tried, unless told to
+===============  =============================================  ============================
 """
 
 import errno
@@ -37,6 +52,10 @@ TRIES: dict[FailureKind, int] = {
     "damaged": 3,
 }
 """Kind → how often a failed stage is tried again in one run; kinds that are missing never are."""
+OF_THE_JOB: frozenset[FailureKind] = frozenset(
+    {"gpu_memory", "timeout", "not_finite", "setting", "code"}
+)
+"""Kinds that are a job's own: another machine or another day would not mend them."""
 _KINDS: tuple[tuple[type[Exception], FailureKind], ...] = (
     (DataError, "data"),
     (NotFiniteError, "not_finite"),

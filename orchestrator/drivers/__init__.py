@@ -1,0 +1,1 @@
+"""Drivers decide which jobs exist: the grid, and searches that learn from what jobs came to."""
