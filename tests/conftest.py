@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 import torch
@@ -22,6 +23,9 @@ from iac_core.data.splits import make_split
 from iac_core.training.fit import TrainingRoom
 from iac_core.types import SilentReporter
 
+# A busy machine is no reason to fail; what hangs ends by the time limit of a test.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 INTEGRATION = "tests/integration/"
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

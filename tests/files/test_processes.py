@@ -44,11 +44,12 @@ def test_a_process_is_gone_once_it_has_ended():
 
 
 def test_a_process_that_nobody_has_waited_for_is_gone():
-    process = subprocess.Popen(["true"])
-    identity = ProcessIdentity(machine=machine(), pid=process.pid, start=start_of(process.pid))
+    process, identity = started()
+    process.stdin.close()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
     assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
     assert identity.is_gone
+    process.stdout.close()
     process.wait()
 
 

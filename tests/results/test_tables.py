@@ -19,7 +19,7 @@ VALUES = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sampled_from(sorted(TABLES)), st.data())
 def test_every_table_survives_parquet_value_by_value(tmp_path_factory, table, data):
     n = data.draw(st.integers(0, 3))

@@ -127,7 +127,7 @@ def test_overlapping_classes_are_scored_from_label_values():
     assert scores["whole"].reference_ml == pytest.approx(0.003)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(MASKS, MASKS, SPACINGS)
 def test_scores_are_symmetric_and_in_range(a, b, spacing):
     one = score_class(a, b, spacing_mm=spacing, tolerance_mm=2)
@@ -139,7 +139,7 @@ def test_scores_are_symmetric_and_in_range(a, b, spacing):
         assert 0 <= one.surface_dice <= 1 + 1e-12
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(MASKS, MASKS, SPACINGS, st.floats(0.5, 4))
 def test_hd95_scales_with_the_spacing(a, b, spacing, factor):
     scaled = tuple(factor * edge for edge in spacing)
@@ -148,7 +148,7 @@ def test_hd95_scales_with_the_spacing(a, b, spacing, factor):
     assert other.hd95_mm == pytest.approx(factor * one.hd95_mm, nan_ok=True)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(MASKS.filter(lambda mask: mask.any()), SPACINGS)
 def test_a_mask_agrees_with_itself(mask, spacing):
     score = score_class(mask, mask, spacing_mm=spacing, tolerance_mm=1)

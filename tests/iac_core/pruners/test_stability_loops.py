@@ -31,7 +31,7 @@ def walk(seed, n_levels, n_edges, n_epochs=40):
 
 
 @given(RULES, st.integers(0, 10_000), st.sampled_from([1, 3]), st.sampled_from([2, 5, 9, 14]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_decision_is_that_of_the_plain_rule(rules, seed, n_levels, n_edges):
     alphas = list(walk(seed, n_levels, n_edges))
     ours, left = drive(JsAbsolute(rules), alphas)
@@ -41,7 +41,7 @@ def test_every_decision_is_that_of_the_plain_rule(rules, seed, n_levels, n_edges
 
 
 @given(st.integers(0, 10_000), st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_divergence_is_that_of_means_of_softmaxes(seed, window):
     history = walk(seed, 2, 5, 2 * window)
     active = np.random.default_rng(seed).random((2, 5, 8)) < 0.6
@@ -54,7 +54,7 @@ def test_divergence_is_that_of_means_of_softmaxes(seed, window):
 
 
 @given(st.integers(0, 10_000), st.integers(1, 4), st.sampled_from([1, 3]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_chosen_edges_are_those_of_the_best_scores(seed, n_nodes, n_levels):
     generator = np.random.default_rng(seed)
     shape = (n_levels, len(cell_edges(n_nodes)), 8)

@@ -91,7 +91,6 @@ def test_valid_encodings_of_a_small_space_are_counted_by_trying_all():
 
 
 @pytest.mark.parametrize("space", [PAPER, SKIPS, SMALL], ids=["paper", "skips", "small"])
-@settings(deadline=None)
 @given(data=st.data())
 def test_a_repaired_encoding_is_valid_and_stays_as_it_is(space, data):
     encoding = data.draw(encodings(space))
@@ -107,7 +106,6 @@ def test_a_repaired_encoding_is_valid_and_stays_as_it_is(space, data):
         assert of_kind(repaired, kind) == of_kind(encoding, kind)
 
 
-@settings(deadline=None)
 @given(encoding=encodings(PAPER))
 def test_an_encoding_that_is_a_genotype_needs_no_repair_and_any_other_is_no_genotype(encoding):
     if PAPER.repair(encoding) == encoding:
@@ -126,7 +124,7 @@ def test_repair_goes_from_left_to_right_and_then_caps():
     assert of_kind(repaired, "skip") == (0, 0, 1, 1, 0, 0, 0, 1, 1, 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), free=st.sampled_from(FREE), of_paper=st.booleans())
 def test_masked_variables_never_change(seed, free, of_paper):
     generator = np.random.default_rng(seed)

@@ -154,7 +154,7 @@ def test_a_table_without_rows_has_its_header(kind):
     assert WRITERS[kind].paragraphs([]) == ""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(max_size=12), min_size=2, max_size=2))
 def test_any_text_comes_back_from_its_cell(texts):
     table = Table(columns=plain("a", "b"), rows=(tuple(texts),))
