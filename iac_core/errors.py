@@ -27,7 +27,15 @@ from addresses.redaction import redact
 
 
 class IacError(Exception):
-    """Base class of every error raised on purpose."""
+    """Base class of every error raised on purpose.
+
+    Attributes:
+        problems: Everything that is wrong with what was given, where that was collected.
+        is_of_input: Whether what was given must change, rather than something be waited for.
+    """
+
+    problems: "tuple[Problem, ...]" = ()
+    is_of_input: bool = True
 
 
 _UNSAID = object()

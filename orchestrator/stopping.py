@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-EXIT_STOPPED = 130
+from orchestrator.exit_codes import EXIT_STOPPED
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

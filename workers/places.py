@@ -40,6 +40,8 @@ _S3_URL = re.compile(r"s3://[^/\s]+(/[^/\s]+)*/?")
 class StoreAwayError(IacError, OSError):
     """The object store did not answer as it should; what was under way can be tried again."""
 
+    is_of_input = False
+
 
 class Place(Protocol):
     """A folder of small files that several hosts share, and the workbenches of attempts.

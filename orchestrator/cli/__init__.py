@@ -1,12 +1,14 @@
 """The command line: plan, run, submit, status, report, export, sync, doctor, data, phantom.
 
-The commands are imported when `main` runs: that takes seconds, in which Ctrl-C must work too.
+What a command needs (`orchestrator.commands`) is imported when it was typed: that takes seconds,
+in which Ctrl-C must work too.
 """
 
 import sys
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.stopping import EXIT_STOPPED, leave_stopped, leaving_at_once
+from orchestrator.exit_codes import EXIT_STOPPED
+from orchestrator.stopping import leave_stopped, leaving_at_once
 
 if TYPE_CHECKING:
     from orchestrator.cli.commands import app

@@ -7,7 +7,7 @@ import sys
 
 from rich.text import Text
 
-from iac_core.errors import DataError, IacError, Problem
+from iac_core.errors import IacError, Problem
 from orchestrator.cli.application import app
 
 # In the order of `--help`.
@@ -16,13 +16,11 @@ from orchestrator.cli import sweeps  # isort: skip
 from orchestrator.cli import outcomes  # isort: skip
 from orchestrator.cli import machines  # isort: skip
 from orchestrator.cli import folders  # isort: skip
-from orchestrator.cli.options import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_STOPPED
 from orchestrator.consoles import err
 from orchestrator.disk import is_full, problem_of
-from orchestrator.spec import SweepError
+from orchestrator.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_STOPPED
 from orchestrator.stopping import interrupt, was_interrupted
 from results.errors import ResultsError
-from workers.places import StoreAwayError
 
 __all__ = ["app", "folders", "machines", "outcomes", "plans", "run_commands", "sweeps"]
 
@@ -58,13 +56,13 @@ def _run() -> int:
     except KeyboardInterrupt:
         err.print("Stopped.")
         return EXIT_STOPPED
-    except (SweepError, DataError) as error:
-        _print_problems(error.problems)
-        return EXIT_BAD_INPUT
-    except StoreAwayError as error:
-        _say(str(error))
-        return EXIT_FAILED
-    except (IacError, ResultsError) as error:
+    except IacError as error:
+        if error.problems:
+            _print_problems(error.problems)
+        else:
+            _say(str(error))
+        return EXIT_BAD_INPUT if error.is_of_input else EXIT_FAILED
+    except ResultsError as error:
         _say(str(error))
         return EXIT_BAD_INPUT
     except OSError as error:

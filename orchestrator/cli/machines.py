@@ -1,33 +1,13 @@
 """Machines that sweeps run on: doctor, submit, cluster."""
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from addresses.sqlite import sqlite_url
 from orchestrator.cli.application import app, cluster_app
-from orchestrator.cli.options import (
-    EXIT_FAILED,
-    AddressOption,
-    DataOption,
-    RunsOption,
-    SweepPath,
-    opened,
-)
-from orchestrator.consoles import err, out
-from orchestrator.printed import printed
-from orchestrator.session import tables
-from orchestrator.spec import DatasetSettings, load_sweep
-from orchestrator.target import DEFAULT_RUNS
-from workers.stage_store import StageStore
-
-if TYPE_CHECKING:
-    from orchestrator.doctor import Finding
-    from orchestrator.submission import Cluster
+from orchestrator.cli.options import AddressOption, DataOption, RunsOption, SweepPath, typed
+from orchestrator.stopping import leaving_at_once
 
 
 @app.command()
@@ -51,49 +31,12 @@ def doctor(
     ] = False,
 ) -> None:
     """Look at versions, devices, disk, tracking and data folders: ok, or the way out."""
-    from orchestrator.doctor import examine
-    from orchestrator.sweep_findings import examine_sweep
+    with leaving_at_once():
+        from orchestrator.commands import machines
 
-    if cluster and sweep is None:
-        raise typer.BadParameter("--cluster takes a sweep file: it names data, store and tracking")
-
-    folders: dict[str, DatasetSettings] = {}
-    runs_dir = (runs or DEFAULT_RUNS).expanduser().absolute()
-    uri, experiment = sqlite_url(runs_dir / "mlflow.db"), None
-    if sweep is not None:
-        session = opened(sweep, data, runs, needs="names")
-        runs_dir, uri = session.runs_dir, session.tracking_uri
-        experiment = session.experiment
-        folders = {name: session.spec.datasets[name] for name in session.sources}
-    is_fine = _show(examine(runs_dir, uri, folders, experiment=experiment))
-    if sweep is not None:
-        is_fine &= _show(examine_sweep(session))
-    if store or repair:
-        from orchestrator.store_care import examine_store
-
-        stages = StageStore(runs_dir / "store") if sweep is None else session.store
-        is_fine &= _show(examine_store(stages, repairs=repair))
-    if cluster:
-        from orchestrator.nodes import examine_nodes
-        from orchestrator.ray_executor import RayExecutor
-
-        with RayExecutor(address=address):
-            out.print("\nEvery node against this machine:")
-            is_fine &= _show(examine_nodes(session))
-    if not is_fine:
-        raise typer.Exit(EXIT_FAILED)
-
-
-def _show(findings: "Iterable[Finding]") -> bool:
-    """Print findings as they come; whether all are fine."""
-    is_fine = True
-    for finding in findings:
-        line = Text(f"{finding.what:<14}")
-        line.append("ok  " if finding.is_ok else "NO  ", style="green" if finding.is_ok else "red")
-        line.append(finding.text)
-        out.print(line, soft_wrap=True)
-        is_fine &= finding.is_ok
-    return is_fine
+    machines.doctor(
+        typed(sweep, data, runs), cluster=cluster, address=address, store=store, repair=repair
+    )
 
 
 @app.command()
@@ -113,21 +56,10 @@ def submit(
     ] = False,
 ) -> None:
     """Run a sweep on a running Ray cluster; its exit code becomes this command's."""
-    from orchestrator.submission import Cluster
+    with leaving_at_once():
+        from orchestrator.commands import machines
 
-    spec = load_sweep(sweep, tables=tables())
-    cluster = Cluster(address)
-    pairs = dict(entry.split("=", 1) for entry in data or [] if "=" in entry)
-    if len(pairs) != len(data or []):
-        raise typer.BadParameter(f"--data must be NAME=PATH, got {data}")
-    identity = cluster.submit(spec, runs=runs, data=pairs, python=python)
-    out.print(Text(f"submitted {identity}"), soft_wrap=True)
-    if detach:
-        for words in (("status",), ("logs", "--follow"), ("cancel",)):
-            command = printed("cluster", *words, identity, "--address", address)
-            out.print(Text(command), soft_wrap=True)
-        return
-    _follow(cluster, identity)
+    machines.submit(sweep, address, data=data, runs=runs, python=python, detach=detach)
 
 
 @cluster_app.command("status")
@@ -136,17 +68,10 @@ def cluster_status(
     identity: Annotated[str | None, typer.Argument(help="A submission; or all.")] = None,
 ) -> None:
     """Show how submitted sweeps stand."""
-    from orchestrator.submission import Cluster
+    with leaving_at_once():
+        from orchestrator.commands import machines
 
-    cluster = Cluster(address)
-    found = cluster.submissions() if identity is None else [cluster.submission(identity)]
-    table = Table(box=None, pad_edge=False)
-    for name in ("submission", "sweep", "status", "exit code"):
-        table.add_column(name)
-    for one in found:
-        code = "" if one.exit_code is None else str(one.exit_code)
-        table.add_row(one.identity, one.sweep, one.status, code)
-    out.print(table)
+    machines.cluster_status(address, identity)
 
 
 @cluster_app.command("logs")
@@ -156,13 +81,10 @@ def cluster_logs(
     follow: Annotated[bool, typer.Option("--follow", help="Until it ends.")] = False,
 ) -> None:
     """Print what a submitted sweep has printed."""
-    from orchestrator.submission import Cluster
+    with leaving_at_once():
+        from orchestrator.commands import machines
 
-    cluster = Cluster(address)
-    if follow:
-        _follow(cluster, identity)
-    cluster.submission(identity)
-    out.print(Text(cluster.log(identity)), soft_wrap=True, end="")
+    machines.cluster_logs(identity, address, follow=follow)
 
 
 @cluster_app.command("cancel")
@@ -170,19 +92,7 @@ def cluster_cancel(
     identity: Annotated[str, typer.Argument(help="A submission.")], address: AddressOption
 ) -> None:
     """Stop a submitted sweep: its stages checkpoint, and the same submission goes on later."""
-    from orchestrator.submission import Cluster
+    with leaving_at_once():
+        from orchestrator.commands import machines
 
-    Cluster(address).cancel(identity)
-    out.print(f"asked {identity} to stop")
-
-
-def _follow(cluster: "Cluster", identity: str) -> NoReturn:
-    """Print what a submission prints; end with its exit code."""
-
-    def show(text: str) -> None:
-        out.print(Text(text), soft_wrap=True, end="")
-
-    ended = cluster.follow(identity, show)
-    if ended.exit_code and ended.message:
-        err.print(Text(f"{ended.status}: {ended.message}"), soft_wrap=True)
-    raise typer.Exit(ended.exit_code or 0)
+    machines.cluster_cancel(identity, address)
