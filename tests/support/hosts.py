@@ -5,10 +5,13 @@ disk connects them. Where a machine makes no namespaces, Ray's nodes of one mach
 """
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -16,7 +19,10 @@ import psutil
 RAY = Path(sys.executable).parent / "ray"
 PORT = 6379
 NETWORK = "10.77.0"
-BRIDGE = "iac-test"
+OWN = f"iac{os.getpid()}"
+"""What names of links and namespaces begin with: a link has at most 15 letters."""
+BRIDGE = f"{OWN}b"
+_OURS = re.compile(r"\biac(\d+)(?:b|[hvt]\d*)\b")
 
 
 def why_not():
@@ -26,13 +32,37 @@ def why_not():
     missing = [name for name in ("ip", "unshare", "nsenter") if not shutil.which(name)]
     if missing:
         return f"missing commands: {' '.join(missing)}"
-    done = subprocess.run(
-        ["ip", "netns", "add", f"{BRIDGE}-try"], capture_output=True, check=False
-    )
+    done = subprocess.run(["ip", "netns", "add", f"{OWN}t"], capture_output=True, check=False)
     if done.returncode:
         return "this machine makes no network namespaces"
-    subprocess.run(["ip", "netns", "del", f"{BRIDGE}-try"], check=True)
+    subprocess.run(["ip", "netns", "del", f"{OWN}t"], check=True)
     return ""
+
+
+def remove_leftovers():
+    """Remove the hosts of test processes that were killed."""
+    for kind, take_away in (("netns", _remove_namespace), ("link", _remove_link)):
+        listed = subprocess.run(
+            ["ip", kind, "list"], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+        names = {match[0]: int(match[1]) for match in _OURS.finditer(listed)}
+        for name, pid in names.items():
+            if not psutil.pid_exists(pid):
+                take_away(name)
+
+
+def _remove_namespace(name):
+    inside = subprocess.run(
+        ["ip", "netns", "pids", name], stdout=subprocess.PIPE, text=True, check=False
+    )
+    for pid in map(int, inside.stdout.split()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def _remove_link(name):
+    subprocess.run(["ip", "link", "del", name], capture_output=True, check=False)
 
 
 class Host:
@@ -41,7 +71,7 @@ class Host:
     def __init__(self, number, *, environment):
         self.ip = f"{NETWORK}.{number + 1}"
         self.address = f"{self.ip}:{PORT}"
-        self.name, self._link = f"{BRIDGE}{number}", f"iacv{number}"
+        self.name, self._link = f"{OWN}h{number}", f"{OWN}v{number}"
         run("ip", "netns", "add", self.name)
         run("ip", "link", "add", self._link, "type", "veth", "peer", "name", "eth0",
             "netns", self.name)  # fmt: skip
@@ -103,8 +133,8 @@ class Host:
         """Leave nothing behind."""
         if self._outer.poll() is None:
             self.kill()
-        subprocess.run(["ip", "link", "del", self._link], capture_output=True, check=False)
-        subprocess.run(["ip", "netns", "del", self.name], capture_output=True, check=False)
+        _remove_link(self._link)
+        _remove_namespace(self.name)
 
 
 class Network:
@@ -114,16 +144,21 @@ class Network:
         self._n_hosts, self._environment, self.hosts = n_hosts, environment, []
 
     def __enter__(self):
-        run("ip", "link", "add", BRIDGE, "type", "bridge")
-        run("ip", "link", "set", BRIDGE, "up")
-        for number in range(self._n_hosts):
-            self.hosts.append(Host(number, environment=self._environment))
+        remove_leftovers()
+        try:
+            run("ip", "link", "add", BRIDGE, "type", "bridge")
+            run("ip", "link", "set", BRIDGE, "up")
+            for number in range(self._n_hosts):
+                self.hosts.append(Host(number, environment=self._environment))
+        except BaseException:
+            self.__exit__()
+            raise
         return self.hosts
 
     def __exit__(self, *error):
         for host in self.hosts:
             host.remove()
-        subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
+        _remove_link(BRIDGE)
 
 
 class NodeOfThisMachine:
