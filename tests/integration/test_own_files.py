@@ -39,7 +39,7 @@ STAGE_FILES = {
     "pretrain": ["weights.pt", "curve.json", "split.json"],
     "search": ["genotype.json", "events.json", "curve.json", "liveness.json", "trajectory.npz"],
     "retrain": ["weights.pt", "curve.json"],
-    "predict": ["mask_00000.npz", "masks.json"],
+    "predict": ["masks.json"],
     "evaluate": ["patients.json"],
 }
 NOTES = {
@@ -70,7 +70,7 @@ OUTCOMES = {
     f"{kind} {name}": rf"store/{kind}/{KEY}/{re.escape(name)}"
     for kind, names in STAGE_FILES.items()
     for name in [*names, "manifest.json"]
-}
+} | {"predict mask": rf"store/predict/{KEY}/mask_\d{{5}}\.npz"}
 ATTEMPTS = {
     f"attempt's {name}": rf"store/attempts/\w+-{KEY}/[0-9a-f-]+/{re.escape(name)}"
     for name in ("attempt.json", "progress.json", "outcome.json", "checkpoint.pt")
