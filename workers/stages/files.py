@@ -12,7 +12,6 @@ TRAJECTORY = "trajectory.npz"
 EVENTS = "events.json"
 LIVENESS = "liveness.json"
 PATIENTS = "patients.json"
-MASKS = "masks.json"
 
 
 def write_values(folder: Path, name: str, value: object) -> None:

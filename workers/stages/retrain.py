@@ -47,9 +47,10 @@ def _run(context: StageContext) -> Outcome:
     job, data = context.task.job, context.data()
     room = context.training_room(data, context.split(data))
     network = network_to_train(context, data)
-    train = retrain if isinstance(network, ImplantedNetwork) else train_longer
-    result = train(network, room, job.settings.retrain, seed=job.retrain_seed)  # type: ignore[arg-type]
-    return keep_training(context, result)
+    settings, seed = job.settings.retrain, job.retrain_seed
+    if isinstance(network, ImplantedNetwork):
+        return keep_training(context, retrain(network, room, settings, seed=seed))
+    return keep_training(context, train_longer(network, room, settings, seed=seed))
 
 
 def _work(sections: Sections, size: int, data: DataSize) -> Work:
